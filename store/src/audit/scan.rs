@@ -1,0 +1,226 @@
+//! Reads the listed files, in threads.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use rustix::fs::OFlags;
+
+use super::Progress;
+use super::index::Index;
+use super::report::{NotChecked, Occurrence, Place, Reason, Tally};
+use super::views::{GROWTH, search};
+use super::walk::Listed;
+
+/// Bytes read at a time.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Bytes of a file that one thread takes before another may go on with the rest.
+const SEGMENT_BYTES: u64 = 64 << 20;
+
+#[derive(Debug, Clone, Copy)]
+struct Segment {
+    file: usize,
+    from: u64,
+    to: u64,
+}
+
+/// What all threads share.
+pub(crate) struct Scan<'scan> {
+    pub(crate) index: &'scan Index,
+    pub(crate) files: &'scan [Listed],
+    pub(crate) progress: &'scan (dyn Fn(Progress) + Sync),
+    segments: Vec<Segment>,
+    next: AtomicUsize,
+    read: AtomicU64,
+    total: u64,
+}
+
+impl<'scan> Scan<'scan> {
+    pub(crate) fn new(
+        index: &'scan Index,
+        files: &'scan [Listed],
+        progress: &'scan (dyn Fn(Progress) + Sync),
+    ) -> Self {
+        let mut segments = Vec::new();
+        let mut total = 0_u64;
+        for (file, listed) in files.iter().enumerate() {
+            let bytes = listed.stamp.bytes;
+            total = total.saturating_add(bytes);
+            let mut from = 0;
+            while from < bytes {
+                let to = bytes.min(from.saturating_add(SEGMENT_BYTES));
+                segments.push(Segment { file, from, to });
+                from = to;
+            }
+        }
+        Self { index, files, progress, segments, next: AtomicUsize::new(0), read: AtomicU64::new(0), total }
+    }
+
+    /// Reads everything in `threads` threads.
+    pub(crate) fn run(&self, threads: usize) -> (Tally, Vec<NotChecked>) {
+        let mut all = (Tally::default(), Vec::new());
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(|| self.work())).collect();
+            for (worker, number) in workers.into_iter().zip(1_u32..) {
+                match worker.join() {
+                    Ok((tally, not_checked)) => {
+                        all.0.merge(tally);
+                        all.1.extend(not_checked);
+                    }
+                    // What a thread had read before it died is lost, so that nothing may be called clean.
+                    Err(_) => all.1.push(NotChecked {
+                        file: format!("<all files of thread {number}>"),
+                        reason: Reason::Unreadable("the thread died".to_owned()),
+                    }),
+                }
+            }
+        });
+        all
+    }
+
+    fn work(&self) -> (Tally, Vec<NotChecked>) {
+        let (mut tally, mut not_checked) = (Tally::default(), Vec::new());
+        let mut buffer = Vec::new();
+        while let Some(&segment) = self.segments.get(self.next.fetch_add(1, Ordering::Relaxed)) {
+            let Some(listed) = self.files.get(segment.file) else { continue };
+            let reason = match self.segment(listed, segment, &mut buffer, &mut tally) {
+                Ok(None) => continue,
+                Ok(Some(format)) => Reason::Compressed(format),
+                Err(error) => Reason::Unreadable(error.kind().to_string()),
+            };
+            not_checked.push(NotChecked { file: listed.shown.clone(), reason });
+        }
+        (tally, not_checked)
+    }
+
+    /// Reads one segment, with so much before it that nothing is cut at its beginning. Names the compression of a file
+    /// that is compressed.
+    fn segment(
+        &self,
+        listed: &Listed,
+        segment: Segment,
+        buffer: &mut Vec<u8>,
+        tally: &mut Tally,
+    ) -> io::Result<Option<&'static str>> {
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
+        let mut file = OpenOptions::new()
+            .read(true)
+            .custom_flags(i32::try_from(flags).unwrap_or(0))
+            .open(&listed.path)?;
+        let overlap = self.index.longest().saturating_mul(GROWTH);
+        let overlap_bytes = u64::try_from(overlap).unwrap_or(u64::MAX);
+        let mut compressed = None;
+        let mut at = segment.from;
+        while at < segment.to {
+            let stretch_end = if listed.is_sparse {
+                let Some((from, to)) = next_data(&mut file, at)? else { break };
+                at = from;
+                to.min(segment.to)
+            } else {
+                segment.to
+            };
+            if at >= stretch_end {
+                break;
+            }
+            // The bytes before a hole's end are zero: nothing is cut there, and reading them again does no harm.
+            let begin = at.saturating_sub(overlap_bytes);
+            file.seek(SeekFrom::Start(begin))?;
+            buffer.clear();
+            let mut stretch = Stretch { base: begin, fresh_from: at, end: stretch_end };
+            while stretch.read(&mut file, buffer)? {
+                if stretch.base == 0 && segment.from == 0 && compressed.is_none() {
+                    compressed = compression(buffer, &listed.path);
+                }
+                self.chunk(listed, segment.file, buffer, &stretch, tally);
+                stretch.keep(buffer, overlap);
+            }
+            at = stretch_end;
+        }
+        Ok(compressed)
+    }
+
+    fn chunk(&self, listed: &Listed, number: usize, buffer: &[u8], stretch: &Stretch, tally: &mut Tally) {
+        let offset = |at: usize| stretch.base.saturating_add(u64::try_from(at).unwrap_or(u64::MAX));
+        search(self.index, buffer, &mut |from, to, needle, views| {
+            // What ends before the fresh bytes was found with the chunk before.
+            if offset(to) > stretch.fresh_from {
+                let (meaning, form) = (needle.meaning, needle.form);
+                let occurrence =
+                    Occurrence { place: Place::Content, offset: offset(from), meaning, form, views };
+                tally.record(number, &listed.shown, &occurrence);
+            }
+        });
+        let fresh = offset(buffer.len()).saturating_sub(stretch.fresh_from);
+        tally.bytes = tally.bytes.saturating_add(fresh);
+        let done = self.read.fetch_add(fresh, Ordering::Relaxed).saturating_add(fresh);
+        (self.progress)(Progress { bytes: done, total: self.total });
+    }
+}
+
+/// A part of a file without holes, while it is read.
+struct Stretch {
+    /// Where the buffer begins in the file.
+    base: u64,
+    /// Where the bytes begin that were not in the buffer before.
+    fresh_from: u64,
+    end: u64,
+}
+
+impl Stretch {
+    /// Appends up to a chunk to the buffer; false at the end.
+    fn read(&mut self, file: &mut File, buffer: &mut Vec<u8>) -> io::Result<bool> {
+        let kept = u64::try_from(buffer.len()).unwrap_or(u64::MAX);
+        let left = self.end.saturating_sub(self.base.saturating_add(kept));
+        let wanted = left.min(u64::try_from(CHUNK_BYTES).unwrap_or(u64::MAX));
+        let read = file.take(wanted).read_to_end(buffer)?;
+        if read == 0 && wanted > 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(read > 0)
+    }
+
+    /// Drops all but the last bytes, which may be the beginning of a value.
+    fn keep(&mut self, buffer: &mut Vec<u8>, overlap: usize) {
+        let dropped = buffer.len().saturating_sub(overlap);
+        self.fresh_from = self.base.saturating_add(u64::try_from(buffer.len()).unwrap_or(u64::MAX));
+        buffer.drain(..dropped);
+        self.base = self.base.saturating_add(u64::try_from(dropped).unwrap_or(u64::MAX));
+    }
+}
+
+/// The next bytes of a file with holes that are not a hole.
+fn next_data(file: &mut File, at: u64) -> io::Result<Option<(u64, u64)>> {
+    let from = match rustix::fs::seek(&*file, rustix::fs::SeekFrom::Data(at)) {
+        Ok(from) => from,
+        Err(rustix::io::Errno::NXIO) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let to = rustix::fs::seek(&*file, rustix::fs::SeekFrom::Hole(from))?;
+    Ok(Some((from, to)))
+}
+
+/// The format of a compressed file or archive, by its first bytes.
+fn compression(head: &[u8], path: &std::path::Path) -> Option<&'static str> {
+    const MAGICS: [(&[u8], &str); 13] = [
+        (&[0x1f, 0x8b, 8], "gzip"),
+        (&[0x28, 0xb5, 0x2f, 0xfd], "zstd"),
+        (&[0xfd, b'7', b'z', b'X', b'Z', 0], "xz"),
+        (b"BZh", "bzip2"),
+        (b"PK\x03\x04", "zip"),
+        (&[4, 0x22, 0x4d, 0x18], "lz4"),
+        (&[2, 0x21, 0x4c, 0x18], "lz4"),
+        (&[b'7', b'z', 0xbc, 0xaf, 0x27, 0x1c], "7z"),
+        (b"\xff\x06\x00\x00sNaPpY", "snappy"),
+        (b"\xff\x06\x00\x00S2sTwO", "s2"),
+        (b"cmp\x01", "s2 block of nats-server"),
+        (b"LZIP", "lzip"),
+        (&[0x1f, 0x9d], "compress"),
+    ];
+    // nats-server writes its meta group's snapshots as bare S2, which has no magic.
+    let is_raft_snapshot = path.parent().is_some_and(|folder| folder.ends_with("snapshots"))
+        && path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"snap."));
+    let magic = MAGICS.iter().find(|(magic, _)| head.starts_with(magic));
+    magic.map(|&(_, format)| format).or(is_raft_snapshot.then_some("s2 snapshot of nats-server"))
+}
