@@ -1,0 +1,115 @@
+//! The ways a node key comes to its process: file, environment, systemd credential, command (design 2).
+
+use std::{
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::{
+    error::{KeyError, KeyTextError},
+    file::{self, MAX_KEY_FILE_BYTES},
+    node_key::NodeKeyFile,
+};
+
+/// Environment variable with the text of a key file.
+pub const KEY_VARIABLE: &str = "UNIBUS_AT_REST_KEY";
+/// Name of the systemd credential.
+pub const CREDENTIAL: &str = "at-rest.key";
+
+/// Where the node key comes from.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum KeySource {
+    /// A file (`--at-rest-key-file`).
+    File(PathBuf),
+    /// The text itself, taken out of [`KEY_VARIABLE`].
+    Environment(Secret),
+    /// A systemd credential.
+    Credential(PathBuf),
+    /// The output of a command (`--at-rest-key-command`).
+    Command(String),
+}
+
+/// Text that is a secret; prints redacted.
+pub struct Secret(Zeroizing<String>);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[REDACTED]")
+    }
+}
+
+impl KeySource {
+    /// Chooses the one way that is given. Takes [`KEY_VARIABLE`] out of the process's environment, whatever is
+    /// chosen: call it before any thread is started.
+    ///
+    /// # Errors
+    /// [`KeyError::Ambiguous`] when two are given, [`KeyError::NotGiven`] when none is.
+    pub fn choose(file: Option<PathBuf>, command: Option<String>) -> Result<Self, KeyError> {
+        let environment = crate::lock::take_variable(KEY_VARIABLE);
+        let credential = std::env::var_os("CREDENTIALS_DIRECTORY")
+            .map(|folder| PathBuf::from(folder).join(CREDENTIAL))
+            .filter(|path| path.exists());
+        let ways = [
+            file.map(|path| ("--at-rest-key-file", Self::File(path))),
+            environment.map(|text| (KEY_VARIABLE, Self::Environment(Secret(text)))),
+            credential.map(|path| ("the systemd credential", Self::Credential(path))),
+            command.map(|command| ("--at-rest-key-command", Self::Command(command))),
+        ];
+        let mut given = ways.into_iter().flatten();
+        let Some((first, source)) = given.next() else { return Err(KeyError::NotGiven) };
+        match given.next() {
+            Some((second, _)) => Err(KeyError::Ambiguous { first, second }),
+            None => Ok(source),
+        }
+    }
+
+    /// Gets the key file's text and reads it.
+    ///
+    /// # Errors
+    /// [`KeyError`], naming the way, what was found and what to do.
+    pub fn load(&self) -> Result<NodeKeyFile, KeyError> {
+        match self {
+            Self::File(path) => NodeKeyFile::load(path),
+            Self::Environment(text) => parse(&text.0, KEY_VARIABLE),
+            Self::Credential(path) => parse(&file::read_secret_text(path)?, "the systemd credential"),
+            Self::Command(command) => parse(&run(command)?, "the output of the key command"),
+        }
+    }
+}
+
+fn parse(text: &str, origin: &str) -> Result<NodeKeyFile, KeyError> {
+    NodeKeyFile::parse(text).map_err(|source| KeyError::Parse { origin: origin.into(), source })
+}
+
+fn run(command: &str) -> Result<Zeroizing<String>, KeyError> {
+    let failed = |problem: String| KeyError::Command { problem };
+    let words = shlex::split(command).unwrap_or_default();
+    let Some((program, arguments)) = words.split_first() else {
+        return Err(failed("is empty or its quotes do not match".into()));
+    };
+    let output = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| failed(format!("`{program}` cannot be started: {error}")))?;
+    let mut stdout = Zeroizing::new(output.stdout);
+    if !output.status.success() {
+        return Err(failed(format!("`{program}` ended with {}", output.status)));
+    }
+    let found = u64::try_from(stdout.len()).unwrap_or(u64::MAX);
+    if found > MAX_KEY_FILE_BYTES {
+        return Err(failed(format!("gave {found} bytes, more than the {MAX_KEY_FILE_BYTES} of a key file")));
+    }
+    match String::from_utf8(std::mem::take(&mut *stdout)) {
+        Ok(text) => Ok(Zeroizing::new(text)),
+        Err(bad) => {
+            bad.into_bytes().zeroize();
+            let origin = "the output of the key command".into();
+            Err(KeyError::Parse { origin, source: KeyTextError::NotText })
+        }
+    }
+}

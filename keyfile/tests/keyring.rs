@@ -1,0 +1,148 @@
+//! Keyrings: who can open them, who can make them, and what is refused.
+
+use unibus_keyfile::{
+    error::{DocumentError, UnlockError},
+    id::{Epoch, Lineage, UnixTime},
+    keyring::{CarriedOver, EpochState, Keyring, Secrets},
+    node_key::NodeKeyFile,
+    nodeset::{Nodeset, Plan, Recovery},
+    operator_key::{ExtraRecoveryKey, OperatorKey},
+};
+
+const NOW: UnixTime = UnixTime::from_seconds(1_800_000_000);
+
+struct World {
+    operator: OperatorKey,
+    alpha: NodeKeyFile,
+    beta: NodeKeyFile,
+    nodeset: Nodeset,
+}
+
+fn node(name: &str, operator: &OperatorKey) -> NodeKeyFile {
+    NodeKeyFile::generate(name.parse().unwrap(), operator.cluster_id())
+}
+
+fn world() -> World {
+    let operator = OperatorKey::generate();
+    let (alpha, beta) = (node("alpha", &operator), node("beta", &operator));
+    let plan = Plan::first(&operator).with_node(alpha.member(NOW)).with_node(beta.member(NOW));
+    let nodeset = plan.sign(&operator).unwrap();
+    World { operator, alpha, beta, nodeset }
+}
+
+fn create(w: &World) -> Keyring {
+    Keyring::create(&w.nodeset, &w.alpha, Lineage::random(), None, NOW).unwrap().0
+}
+
+fn commitment(secrets: &Secrets, w: &World) -> [u8; 32] {
+    unibus_keyfile::derive::state_commitment(secrets.state_key(), w.nodeset.cluster())
+}
+
+#[test]
+fn nodes_and_recovery_recipients_open_it_and_nobody_else() {
+    let w = world();
+    let keyring = create(&w);
+    let wanted = commitment(&keyring.unlock(&w.alpha).unwrap(), &w);
+    assert_eq!(commitment(&keyring.unlock(&w.beta).unwrap(), &w), wanted);
+    assert_eq!(commitment(&keyring.unlock_with_recovery(&w.operator).unwrap(), &w), wanted);
+    let stranger = node("alpha", &w.operator);
+    assert!(matches!(keyring.unlock(&stranger), Err(UnlockError::NotARecipient { .. })));
+    let other = ExtraRecoveryKey::generate();
+    assert!(matches!(keyring.unlock_with_recovery(&other), Err(UnlockError::NotARecipient { .. })));
+}
+
+#[test]
+fn every_flip_and_every_cut_is_refused() {
+    let w = world();
+    let keyring = create(&w);
+    let bytes = keyring.as_bytes();
+    for at in 0..bytes.len() {
+        let mut bad = bytes.to_vec();
+        bad[at] ^= 0x01;
+        assert!(Keyring::decode(&bad, &w.nodeset, Some(&w.alpha)).is_err(), "flip at {at}");
+        assert!(Keyring::decode(&bytes[..at], &w.nodeset, Some(&w.alpha)).is_err(), "cut at {at}");
+    }
+}
+
+#[test]
+fn a_keyring_planted_by_a_stranger_is_refused_whatever_it_unwraps_to() {
+    // The attacker knows all public keys and wraps a key of his own to every recipient, but is no node.
+    let w = world();
+    let mallory = node("mallory", &w.operator);
+    let theirs = Plan::first(&w.operator).with_node(mallory.member(NOW)).sign(&w.operator).unwrap();
+    let planted = Keyring::create(&theirs, &mallory, Lineage::random(), None, NOW).unwrap().0;
+    let refused = Keyring::decode(planted.as_bytes(), &w.nodeset, Some(&w.alpha));
+    assert!(matches!(refused, Err(DocumentError::Signer { .. })), "{refused:?}");
+}
+
+#[test]
+fn another_clusters_keyring_is_refused_by_name() {
+    let (w, v) = (world(), world());
+    let refused = Keyring::decode(create(&v).as_bytes(), &w.nodeset, Some(&w.alpha));
+    assert!(matches!(refused, Err(DocumentError::Cluster { .. })), "{refused:?}");
+}
+
+#[test]
+fn an_older_nodeset_than_the_keyrings_is_refused() {
+    let w = world();
+    let newer = w.nodeset.next().sign(&w.operator).unwrap();
+    let keyring = Keyring::create(&newer, &w.alpha, Lineage::random(), None, NOW).unwrap().0;
+    let refused = Keyring::decode(keyring.as_bytes(), &w.nodeset, Some(&w.alpha));
+    assert_eq!(refused.unwrap_err(), DocumentError::OldNodeset { expected: 2, found: 1 });
+}
+
+#[test]
+fn another_nodeset_of_the_same_version_is_refused() {
+    let w = world();
+    let fork = Plan::first(&w.operator).with_node(w.alpha.member(NOW)).sign(&w.operator).unwrap();
+    let refused = Keyring::decode(create(&w).as_bytes(), &fork, Some(&w.alpha));
+    assert_eq!(refused.unwrap_err(), DocumentError::OtherNodeset { version: 1 });
+}
+
+#[test]
+fn a_new_recipient_gets_the_same_secrets_and_a_removed_one_exposes_the_epoch() {
+    let w = world();
+    let keyring = create(&w);
+    let secrets = keyring.unlock(&w.alpha).unwrap();
+    let safe = ExtraRecoveryKey::generate();
+    let recovery = Recovery { name: "safe".parse().unwrap(), wrapping_public: safe.public().clone() };
+    let two = w.nodeset.next().with_recovery(recovery).sign(&w.operator).unwrap();
+    let old = Keyring::decode(keyring.as_bytes(), &two, Some(&w.alpha)).unwrap();
+    let wider = old.rewrap(&two, &w.alpha, &secrets).unwrap();
+    assert_eq!((wider.version(), wider.previous()), (2, Some(keyring.hash())));
+    assert!(!wider.primary().exposed);
+    assert!(wider.unlock_with_recovery(&safe).is_ok());
+
+    let three = two.next().without_node(w.beta.name()).sign(&w.operator).unwrap();
+    let narrower = wider.rewrap(&three, &w.alpha, &secrets).unwrap();
+    assert!(narrower.primary().exposed, "beta could read it: only a new epoch helps");
+    assert!(matches!(narrower.unlock(&w.beta), Err(UnlockError::NotARecipient { .. })));
+}
+
+#[test]
+fn a_node_follows_its_own_change_of_key() {
+    let mut w = world();
+    let keyring = create(&w);
+    w.alpha.rotate().unwrap();
+    let two = w.nodeset.next().with_node(w.alpha.member(NOW)).sign(&w.operator).unwrap();
+    let opened = Keyring::decode(keyring.as_bytes(), &two, Some(&w.alpha)).unwrap();
+    let secrets = opened.unlock(&w.alpha).unwrap();
+    let rewrapped = opened.rewrap(&two, &w.alpha, &secrets).unwrap();
+    w.alpha.retire();
+    let again = Keyring::decode(rewrapped.as_bytes(), &two, Some(&w.alpha)).unwrap();
+    assert!(again.unlock(&w.alpha).is_ok(), "the old key is no longer needed");
+}
+
+#[test]
+fn a_new_lineage_carries_the_state_key_over_and_takes_the_next_epoch() {
+    let w = world();
+    let (first, secrets) = Keyring::create(&w.nodeset, &w.alpha, Lineage::random(), None, NOW).unwrap();
+    let before = commitment(&secrets, &w);
+    let carried = CarriedOver { last_epoch: first.primary().number, state: secrets.into_state_key() };
+    let (second, secrets) =
+        Keyring::create(&w.nodeset, &w.alpha, Lineage::random(), Some(carried), NOW).unwrap();
+    assert_eq!(commitment(&secrets, &w), before);
+    assert_eq!(second.primary().number, Epoch::FIRST.next().unwrap());
+    assert_eq!(second.primary().state, EpochState::Primary);
+    assert_ne!(second.lineage(), first.lineage());
+}
