@@ -157,6 +157,12 @@ impl Signature25519 {
     pub fn sign(&self, label: &[u8], message: &[u8]) -> [u8; SIGNATURE_BYTES] {
         self.0.sign(&labelled(label, message)).to_bytes()
     }
+
+    /// As [`Self::sign`], over exactly these bytes; for protocols that have a label of their own, like RFC 9421.
+    #[must_use]
+    pub fn sign_bare(&self, message: &[u8]) -> [u8; SIGNATURE_BYTES] {
+        self.0.sign(message).to_bytes()
+    }
 }
 
 impl fmt::Debug for Signature25519 {
@@ -185,6 +191,13 @@ pub fn verify(public: &[u8; 32], label: &[u8], message: &[u8], signature: &[u8; 
 pub fn verify_bare(public: &[u8; 32], message: &[u8], signature: &[u8; SIGNATURE_BYTES]) -> bool {
     let Ok(key) = VerifyingKey::from_bytes(public) else { return false };
     key.verify_strict(message, &ed25519_dalek::Signature::from_bytes(signature)).is_ok()
+}
+
+/// The X25519 form of an Ed25519 public key: the same point on the curve's other model (RFC 7748, section 4.1).
+#[must_use]
+pub fn exchange_public(public: &[u8; 32]) -> Option<[u8; 32]> {
+    let key = VerifyingKey::from_bytes(public).ok().filter(|key| !key.is_weak())?;
+    Some(key.to_montgomery().to_bytes())
 }
 
 /// Whether the bytes are an Ed25519 public key that [`verify`] can accept: on the curve, and not of small order.
@@ -222,6 +235,17 @@ mod tests {
         assert!(!verify(&key.public(), b"b", b"message", &signature));
         assert!(!verify(&key.public(), b"a", b"massage", &signature));
         assert!(!verify(&[0; 32], b"a", b"message", &signature));
+    }
+
+    #[test]
+    fn the_exchange_form_of_a_key_is_that_of_other_software() {
+        // The key of RFC 8032, section 7.1, test 1; u = (1 + y) / (1 - y) computed in Python.
+        let decode = |text: &str| data_encoding::HEXLOWER.decode(text.as_bytes()).unwrap();
+        let public = decode("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a");
+        let expected = decode("d85e07ec22b0ad881537c2f44d662d1a143cf830c57aca4305d85c7a90f6b62e");
+        let public: [u8; 32] = public.try_into().unwrap();
+        assert_eq!(exchange_public(&public).unwrap().as_slice(), expected);
+        assert_eq!(exchange_public(&[0; 32]), None);
     }
 
     #[test]
