@@ -86,10 +86,10 @@ fn each_encoding_is_found_in_a_file_and_named() {
         ("raw in base64", BASE64_MIME.encode(&before).into()),
         ("raw in base32", BASE32.encode(&key()).into()),
         ("raw in base32", BASE32.encode(HANDLE.as_bytes()).to_lowercase().into()),
-        ("UTF-16LE", utf16(false)),
-        ("UTF-16BE", utf16(true)),
+        ("raw in UTF-16LE", utf16(false)),
+        ("raw in UTF-16BE", utf16(true)),
         ("raw in hex in base64", BASE64.encode(HEXLOWER.encode(&key()).as_bytes()).into()),
-        ("UTF-16LE in base64", BASE64.encode(&utf16(false)).into()),
+        ("raw in UTF-16LE in base64", BASE64.encode(&utf16(false)).into()),
     ];
     for (name, bytes) in cases {
         let folder = TempDir::new().unwrap();
@@ -264,17 +264,17 @@ fn speed_with_a_million_values() {
             million.add(ValueKind::Handle, format!("department.person-{number:07}").as_bytes());
         }
         let added = started.elapsed();
-        let first = std::sync::OnceLock::new();
+        let (first, last) = (std::sync::OnceLock::new(), std::sync::Mutex::new(added));
         let mut options = Options::default();
         options.threads = threads;
         let report = audit::scan(million, &[folder.path().join(name)], options, &|_| {
-            first.get_or_init(|| started.elapsed());
+            let now = started.elapsed();
+            first.get_or_init(|| now);
+            *last.lock().unwrap() = now;
         });
-        let reading = started.elapsed() - *first.get().unwrap();
+        let first = *first.get().unwrap();
+        let reading = *last.lock().unwrap() - first;
         let megabytes = u128::from(report.bytes) / reading.as_micros();
-        println!(
-            "{name}, {threads} threads: added {added:?}, built {:?}, {megabytes} MB/s",
-            *first.get().unwrap() - added
-        );
+        println!("{name}, {threads} threads: added {added:?}, built {:?}, {megabytes} MB/s", first - added);
     }
 }

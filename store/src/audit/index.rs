@@ -1,36 +1,53 @@
 //! Finds any of a million needles in a stream of bytes, in one pass.
 //!
-//! Each needle is entered by one window of its bytes: one that few other needles are entered by, so that a million
-//! handles with one beginning do not all stand in one bucket. A bitmap that fits a processor's cache throws out
+//! A needle is entered by a window of its bytes: one that few other needles are entered by, so that a million
+//! handles with one beginning do not all stand in one bucket. A bitmap that nearly fits a processor's cache throws out
 //! nearly every place of a file; what passes is looked up in a table and then compared in full.
+//!
+//! Visits to the bitmap cost the most. Needles that are long enough are therefore entered by [`STRIDE`] windows that
+//! follow each other: one of them stands at a multiple of the stride wherever the needle stands, so that only each
+//! fourth place of a file is visited.
 
 use super::canary::{Canaries, Needle, SHORTEST_BYTES, slice};
 
 /// Bytes of a window: the whole of the shortest needle.
 const WINDOW: usize = SHORTEST_BYTES;
 
-const WINDOW_MASK: u64 = (1 << (8 * WINDOW)) - 1;
+/// Places of a file of which one is visited, for needles that are long enough.
+const STRIDE: usize = 4;
+
+/// Bits by which an item's step is packed beside the needle's number.
+const STEP_BITS: u32 = STRIDE.ilog2();
 
 /// Windows of a needle that are weighed against each other.
 const WEIGHED: usize = 64;
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Item {
-    fingerprint: u32,
-    needle: u32,
-}
 
 /// The prepared needles.
 #[derive(Debug)]
 pub(crate) struct Index {
     canaries: Canaries,
+    long: Table,
+    short: Option<Table>,
+    longest: usize,
+}
+
+/// The windows of some needles.
+#[derive(Debug)]
+struct Table {
     bitmap: Box<[u64]>,
     bitmap_shift: u32,
     /// Where each bucket begins in `items`; one more than there are buckets.
     starts: Box<[u32]>,
     starts_shift: u32,
     items: Box<[Item]>,
-    longest: usize,
+}
+
+/// One window of one needle.
+#[derive(Debug, Clone, Copy, Default)]
+struct Item {
+    fingerprint: u32,
+    /// The needle's number, and how many bytes behind its window this one stands.
+    needle_and_step: u32,
 }
 
 fn hash(window: u64) -> u64 {
@@ -50,8 +67,12 @@ fn place(hash: u64, shift: u32) -> usize {
     usize::try_from(hash >> shift).unwrap_or(usize::MAX)
 }
 
-fn window_value(window: &[u8]) -> u64 {
-    window.iter().fold(0, |value, &byte| (value << 8) | u64::from(byte))
+fn hash_of(&[a, b, c, d, e, f]: &[u8; WINDOW]) -> u64 {
+    hash(u64::from_be_bytes([0, 0, a, b, c, d, e, f]))
+}
+
+fn windows_of(bytes: &[u8]) -> impl Iterator<Item = &[u8; WINDOW]> {
+    bytes.windows(WINDOW).filter_map(<[u8]>::first_chunk)
 }
 
 /// Log2 of a power of two that is at least `wanted`, within limits.
@@ -64,21 +85,28 @@ impl Index {
     pub(crate) fn build(mut canaries: Canaries) -> Self {
         canaries.add_structures();
         choose_windows(&mut canaries);
-        let count = canaries.needles().len();
-        // About 32 bits of the bitmap a needle, two of them set: one place in 300 passes by chance.
-        let bitmap_log2 = log2_at_least(count.div_ceil(2), 8, 22);
-        let starts_log2 = log2_at_least(count, 4, 28);
-        let mut index = Self {
-            bitmap: vec![0; 1 << bitmap_log2].into_boxed_slice(),
-            bitmap_shift: 64 - bitmap_log2,
-            starts: vec![0; (1 << starts_log2) + 1].into_boxed_slice(),
-            starts_shift: 64 - starts_log2,
-            items: vec![Item::default(); count].into_boxed_slice(),
+        let numbered = || (0_u32..).zip(canaries.needles());
+        let long: Vec<(u64, u32)> = numbered()
+            .filter(|(_, needle)| is_long(needle))
+            .flat_map(|(number, needle)| {
+                let bytes = canaries.bytes(needle).get(usize::from(needle.window)..).unwrap_or_default();
+                let steps = windows_of(bytes).take(STRIDE).zip(0_u32..);
+                steps.map(move |(window, step)| (hash_of(window), (number << STEP_BITS) | step))
+            })
+            .collect();
+        let short: Vec<(u64, u32)> = numbered()
+            .filter(|(_, needle)| !is_long(needle))
+            .flat_map(|(number, needle)| {
+                let bytes = canaries.bytes(needle).get(usize::from(needle.window)..).unwrap_or_default();
+                windows_of(bytes).take(1).map(move |window| (hash_of(window), number << STEP_BITS))
+            })
+            .collect();
+        Self {
+            long: Table::build(&long),
+            short: (!short.is_empty()).then(|| Table::build(&short)),
             longest: canaries.needles().iter().map(Needle::len).max().unwrap_or(0),
             canaries,
-        };
-        index.fill();
-        index
+        }
     }
 
     /// Bytes of the longest needle.
@@ -87,36 +115,83 @@ impl Index {
     }
 
     /// Calls `found` with the place and the needle of each occurrence.
-    #[inline]
     pub(crate) fn scan(&self, bytes: &[u8], mut found: impl FnMut(usize, &Needle)) {
-        let (bitmap, shift) = (&*self.bitmap, self.bitmap_shift);
-        let mut rolling: u64 = 0;
-        for (at, &byte) in bytes.iter().enumerate() {
-            rolling = (rolling << 8) | u64::from(byte);
-            let hash = hash(rolling & WINDOW_MASK);
-            let bits = bits(hash);
-            if bitmap.get(place(hash, shift)).is_some_and(|word| word & bits == bits) {
-                self.compare(bytes, at, hash, &mut found);
+        for (number, window) in bytes.windows(WINDOW).step_by(STRIDE).enumerate() {
+            if let Some(hash) = window.first_chunk().map(hash_of).filter(|&hash| self.long.may_have(hash)) {
+                self.compare(&self.long, bytes, number * STRIDE, hash, &mut found);
+            }
+        }
+        let Some(short) = &self.short else { return };
+        for (at, window) in bytes.windows(WINDOW).enumerate() {
+            if let Some(hash) = window.first_chunk().map(hash_of).filter(|&hash| short.may_have(hash)) {
+                self.compare(short, bytes, at, hash, &mut found);
             }
         }
     }
 
     #[inline(never)]
-    fn compare(&self, bytes: &[u8], last: usize, hash: u64, found: &mut impl FnMut(usize, &Needle)) {
-        let Some(window_start) = (last + 1).checked_sub(WINDOW) else { return };
+    fn compare(
+        &self,
+        table: &Table,
+        bytes: &[u8],
+        at: usize,
+        hash: u64,
+        found: &mut impl FnMut(usize, &Needle),
+    ) {
         let wanted = fingerprint(hash);
-        for item in self.bucket(hash).iter().filter(|item| item.fingerprint == wanted) {
-            let Some(needle) = self.needle(item.needle) else { continue };
-            let Some(start) = window_start.checked_sub(usize::from(needle.window)) else { continue };
+        for item in table.bucket(hash).iter().filter(|item| item.fingerprint == wanted) {
+            let number = usize::try_from(item.needle_and_step >> STEP_BITS).unwrap_or(usize::MAX);
+            let Some(needle) = self.canaries.needles().get(number) else { continue };
+            let step = usize::try_from(item.needle_and_step & ((1 << STEP_BITS) - 1)).unwrap_or(0);
+            let Some(start) = at.checked_sub(usize::from(needle.window) + step) else { continue };
             let here = bytes.get(start..).and_then(|rest| rest.get(..needle.len()));
             if here.is_some_and(|here| here == self.canaries.bytes(needle)) {
                 found(start, needle);
             }
         }
     }
+}
 
-    fn needle(&self, number: u32) -> Option<&Needle> {
-        usize::try_from(number).ok().and_then(|number| self.canaries.needles().get(number))
+impl Table {
+    /// Counts the items of each bucket, turns counts into ends, and fills each bucket from its end.
+    fn build(windows: &[(u64, u32)]) -> Self {
+        // About 16 bits of the bitmap a window, two of them set: one place in 70 passes by chance.
+        let bitmap_log2 = log2_at_least(windows.len().div_ceil(4), 8, 24);
+        let starts_log2 = log2_at_least(windows.len(), 4, 28);
+        let mut table = Self {
+            bitmap: vec![0; 1 << bitmap_log2].into_boxed_slice(),
+            bitmap_shift: 64 - bitmap_log2,
+            starts: vec![0; (1 << starts_log2) + 1].into_boxed_slice(),
+            starts_shift: 64 - starts_log2,
+            items: vec![Item::default(); windows.len()].into_boxed_slice(),
+        };
+        for &(hash, _) in windows {
+            if let Some(word) = table.bitmap.get_mut(place(hash, table.bitmap_shift)) {
+                *word |= bits(hash);
+            }
+            if let Some(count) = table.starts.get_mut(place(hash, table.starts_shift)) {
+                *count += 1;
+            }
+        }
+        let mut end: u32 = 0;
+        for start in &mut table.starts {
+            end += *start;
+            *start = end;
+        }
+        for &(hash, needle_and_step) in windows {
+            let Some(start) = table.starts.get_mut(place(hash, table.starts_shift)) else { continue };
+            *start -= 1;
+            if let Some(item) = usize::try_from(*start).ok().and_then(|at| table.items.get_mut(at)) {
+                *item = Item { fingerprint: fingerprint(hash), needle_and_step };
+            }
+        }
+        table
+    }
+
+    #[inline]
+    fn may_have(&self, hash: u64) -> bool {
+        let bits = bits(hash);
+        self.bitmap.get(place(hash, self.bitmap_shift)).is_some_and(|word| word & bits == bits)
     }
 
     fn bucket(&self, hash: u64) -> &[Item] {
@@ -127,36 +202,11 @@ impl Index {
         let (Ok(from), Ok(to)) = (usize::try_from(from), usize::try_from(to)) else { return &[] };
         self.items.get(from..to).unwrap_or_default()
     }
+}
 
-    /// Counts the items of each bucket, turns counts into ends, and fills each bucket from its end.
-    fn fill(&mut self) {
-        let hashes: Vec<u64> = self.canaries.needles().iter().map(|needle| self.hash_of(needle)).collect();
-        for &hash in &hashes {
-            if let Some(word) = self.bitmap.get_mut(place(hash, self.bitmap_shift)) {
-                *word |= bits(hash);
-            }
-            if let Some(count) = self.starts.get_mut(place(hash, self.starts_shift)) {
-                *count += 1;
-            }
-        }
-        let mut end: u32 = 0;
-        for start in &mut self.starts {
-            end += *start;
-            *start = end;
-        }
-        for (number, &hash) in (0_u32..).zip(&hashes) {
-            let Some(start) = self.starts.get_mut(place(hash, self.starts_shift)) else { continue };
-            *start -= 1;
-            if let Some(item) = usize::try_from(*start).ok().and_then(|at| self.items.get_mut(at)) {
-                *item = Item { fingerprint: fingerprint(hash), needle: number };
-            }
-        }
-    }
-
-    fn hash_of(&self, needle: &Needle) -> u64 {
-        let window = self.canaries.bytes(needle).get(usize::from(needle.window)..).unwrap_or_default();
-        hash(window_value(window.get(..WINDOW).unwrap_or_default()))
-    }
+/// Whether a needle has [`STRIDE`] windows.
+fn is_long(needle: &Needle) -> bool {
+    needle.len() >= WINDOW + STRIDE - 1
 }
 
 /// Enters each needle by a window that few others are entered by and that is rare in others, as far as tables of
@@ -166,28 +216,32 @@ fn choose_windows(canaries: &mut Canaries) {
     let total: usize = needles.iter().map(|needle| needle.len().min(WEIGHED)).sum();
     let log2 = log2_at_least(total, 8, 24);
     let mut counts = vec![0_u32; 1 << log2];
-    let weighed = |needle: &Needle| {
-        let bytes = slice(arena, needle);
-        bytes.get(..bytes.len().min(WEIGHED)).unwrap_or_default().windows(WINDOW)
-    };
+    let weighed = |needle: &Needle| windows_of(slice(arena, needle)).take(WEIGHED);
     for needle in &*needles {
         for window in weighed(needle) {
-            if let Some(count) = counts.get_mut(place(hash(window_value(window)), 64 - log2)) {
+            if let Some(count) = counts.get_mut(place(hash_of(window), 64 - log2)) {
                 *count = count.saturating_add(1);
             }
         }
     }
     let mut entered = vec![0_u32; 1 << log2];
+    let mut slots = Vec::with_capacity(WEIGHED);
     for needle in needles {
-        let slots = weighed(needle).map(|window| (window, place(hash(window_value(window)), 64 - log2)));
-        let best = (0_u16..).zip(slots).min_by_key(|&(_, (window, slot))| {
+        slots.clear();
+        slots.extend(windows_of(slice(arena, needle)).take(WEIGHED).map(|window| {
+            let slot = place(hash_of(window), 64 - log2);
             let at = |counts: &[u32]| counts.get(slot).copied().unwrap_or(u32::MAX);
-            (is_padding(window), at(&entered), at(&counts))
-        });
-        let Some((at, (_, slot))) = best else { continue };
+            (slot, (is_padding(window), at(&entered), at(&counts)))
+        }));
+        let steps = if is_long(needle) { STRIDE } else { 1 };
+        let weight = |group: &[(usize, (bool, u32, u32))]| group.iter().map(|&(_, weight)| weight).max();
+        let best = (0_u16..).zip(slots.windows(steps)).min_by_key(|&(_, group)| weight(group));
+        let Some((at, group)) = best else { continue };
         needle.window = at;
-        if let Some(entered) = entered.get_mut(slot) {
-            *entered = entered.saturating_add(1);
+        for &(slot, _) in group {
+            if let Some(entered) = entered.get_mut(slot) {
+                *entered = entered.saturating_add(1);
+            }
         }
     }
 }
@@ -235,10 +289,23 @@ mod tests {
             canaries.add(ValueKind::Handle, format!("department-user-{number:06}").as_bytes());
         }
         let index = Index::build(canaries);
-        let fullest = index.starts.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
-        // UTF-16 has three letters in a window: a thousand different ones, if they are digits.
-        assert!(fullest < 64, "a bucket of {fullest}");
+        let fullest = index.long.starts.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+        // The first of four windows in a row has three digits: more than a thousand different ones there are not.
+        assert!(fullest < 2_000, "a bucket of {fullest}");
         assert_eq!(places(&index, b"xx department-user-017113 yy"), [3]);
+    }
+
+    #[test]
+    fn short_and_long_needles_are_found_side_by_side() {
+        let mut canaries = Canaries::default();
+        for length in 6..20 {
+            canaries.add(ValueKind::Handle, &b"abcdefghijklmnopqrstuvwxyz"[..length]);
+        }
+        let index = Index::build(canaries);
+        for before in 0..9 {
+            let bytes = [&vec![b'-'; before], b"abcdefghijklmnopqrstuvwxyz".as_slice()].concat();
+            assert_eq!(places(&index, &bytes), [before; 14]);
+        }
     }
 
     #[test]

@@ -28,8 +28,8 @@ impl fmt::Display for Encoding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.form {
             Form::Plain => "raw",
-            Form::Utf16Le => "UTF-16LE",
-            Form::Utf16Be => "UTF-16BE",
+            Form::Utf16Le => "raw in UTF-16LE",
+            Form::Utf16Be => "raw in UTF-16BE",
             Form::JsonEscaped => "JSON escapes",
             Form::PercentEncoded => "percent escapes",
             Form::Piece => "piece",

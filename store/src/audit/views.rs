@@ -1,4 +1,4 @@
-//! Undoes hex, base32 and base64 while reading, at every alignment.
+//! Undoes hex, base32, base64 and UTF-16 while reading, at every alignment.
 //!
 //! Undoing the encoding where text stands is cheaper than encoding a million values in all ways, and loses no
 //! character at the edges: a value inside a longer encoded text is found as well as one that was encoded alone.
@@ -22,6 +22,10 @@ pub enum View {
     Base32,
     /// Base64 of RFC 4648, in either alphabet.
     Base64,
+    /// ASCII as UTF-16, low byte first.
+    Utf16Le,
+    /// ASCII as UTF-16, high byte first.
+    Utf16Be,
 }
 
 impl fmt::Display for View {
@@ -30,6 +34,8 @@ impl fmt::Display for View {
             Self::Hex => "hex",
             Self::Base32 => "base32",
             Self::Base64 => "base64",
+            Self::Utf16Le => "UTF-16LE",
+            Self::Utf16Be => "UTF-16BE",
         })
     }
 }
@@ -43,47 +49,67 @@ pub(crate) const DEPTH: usize = 2;
 /// The most characters that a byte takes under all encodings together, with slack for line ends.
 pub(crate) const GROWTH: usize = 5;
 
-impl View {
-    const fn bits(self) -> u32 {
-        match self {
-            Self::Hex => 4,
-            Self::Base32 => 5,
-            Self::Base64 => 6,
-        }
-    }
-
+/// An alphabet whose characters stand for 4, 5 or 6 bits.
+#[derive(Debug, Clone, Copy)]
+struct Alphabet {
+    view: View,
+    bits: u32,
     /// Characters after which the alignment of characters and bytes repeats.
-    const fn phases(self) -> usize {
-        match self {
-            Self::Hex => 2,
-            Self::Base32 => 8,
-            Self::Base64 => 4,
-        }
+    phases: usize,
+    table: &'static [u8; 256],
+}
+
+const BASE64: Alphabet = Alphabet { view: View::Base64, bits: 6, phases: 4, table: &BASE64_TABLE };
+
+/// The alphabets whose characters are all base64 characters, too.
+const OTHERS: [Alphabet; 3] = [
+    Alphabet { view: View::Hex, bits: 4, phases: 2, table: &HEX_TABLE },
+    Alphabet { view: View::Base32, bits: 5, phases: 8, table: &BASE32_UPPER_TABLE },
+    Alphabet { view: View::Base32, bits: 5, phases: 8, table: &BASE32_LOWER_TABLE },
+];
+
+/// Hex digits in a row that cannot be base64 by chance.
+const SURELY_HEX: usize = 32;
+
+impl Alphabet {
+    fn has(self, letter: u8) -> bool {
+        self.value(letter) != OUTSIDE
     }
 
-    /// Characters that the shortest value takes.
-    fn shortest(self) -> usize {
-        self.characters(SHORTEST_BYTES)
+    fn value(self, letter: u8) -> u8 {
+        self.table.get(usize::from(letter)).copied().unwrap_or(OUTSIDE)
     }
 
     /// Characters that `bytes` bytes take, from a character's beginning.
     fn characters(self, bytes: usize) -> usize {
-        (bytes * 8).div_ceil(usize::try_from(self.bits()).unwrap_or(1))
+        (bytes * 8).div_ceil(usize::try_from(self.bits).unwrap_or(1))
     }
 
     /// The character in which byte number `byte` begins.
     fn character_of(self, byte: usize) -> usize {
-        byte * 8 / usize::try_from(self.bits()).unwrap_or(1)
+        byte * 8 / usize::try_from(self.bits).unwrap_or(1)
+    }
+
+    fn undo(self, letters: &[u8], bytes: &mut Vec<u8>) {
+        let (mut pending, mut held) = (0_u32, 0_u32);
+        for &letter in letters {
+            pending = (pending << self.bits) | u32::from(self.value(letter) & 0x3f);
+            held += self.bits;
+            if held >= 8 {
+                held -= 8;
+                bytes.push(u8::try_from((pending >> held) & 0xff).unwrap_or(0));
+            }
+        }
     }
 }
 
 const OUTSIDE: u8 = 0xff;
 
-const BASE64: [u8; 256] =
+static BASE64_TABLE: [u8; 256] =
     table(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", b"-_", 62);
-const HEX: [u8; 256] = table(b"0123456789ABCDEF", b"abcdef", 10);
-const BASE32_UPPER: [u8; 256] = table(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", b"", 0);
-const BASE32_LOWER: [u8; 256] = table(b"abcdefghijklmnopqrstuvwxyz234567", b"", 0);
+static HEX_TABLE: [u8; 256] = table(b"0123456789ABCDEF", b"abcdef", 10);
+static BASE32_UPPER_TABLE: [u8; 256] = table(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", b"", 0);
+static BASE32_LOWER_TABLE: [u8; 256] = table(b"abcdefghijklmnopqrstuvwxyz234567", b"", 0);
 
 /// The value of each character: its place in `letters`, or in `again` counted from `from`.
 #[expect(clippy::indexing_slicing, clippy::as_conversions, reason = "computed by the compiler")]
@@ -102,31 +128,40 @@ const fn table(letters: &[u8], again: &[u8], from: u8) -> [u8; 256] {
     table
 }
 
-fn value(table: &[u8; 256], letter: u8) -> u8 {
-    table.get(usize::from(letter)).copied().unwrap_or(OUTSIDE)
-}
-
-fn is_in_run(letter: u8) -> bool {
-    value(&BASE64, letter) != OUTSIDE || letter == b'\n' || letter == b'\r'
-}
-
 /// Where an occurrence stands: from, to (exclusive), what, and in which encodings.
 pub(crate) type Found<'found> = dyn FnMut(usize, usize, &Needle, Views) + 'found;
 
 /// Finds all needles in `bytes`, as they are and under up to [`DEPTH`] encodings.
 pub(crate) fn search(index: &Index, bytes: &[u8], found: &mut Found<'_>) {
+    search_at(index, bytes, 0, found);
+}
+
+fn search_at(index: &Index, bytes: &[u8], depth: usize, found: &mut Found<'_>) {
     index.scan(bytes, |at, needle| found(at, at + needle.len(), needle, [None; DEPTH]));
+    if depth == DEPTH {
+        return;
+    }
     encoded_runs(bytes, &mut |start, run| {
-        search_run(index, run, 0, &mut |from, to, needle, views| {
+        search_run(index, run, depth + 1, &mut |from, to, needle, views| {
             found(start + from, start + to, needle, views);
         });
     });
+    utf16_runs(bytes, &mut |start, run, view| {
+        let narrow: Zeroizing<Vec<u8>> = Zeroizing::new(run.iter().step_by(2).copied().collect());
+        search_at(index, &narrow, depth + 1, &mut |from, to, needle, views| {
+            found(start + 2 * from, start + 2 * to, needle, with_outer(view, views));
+        });
+    });
+}
+
+fn is_in_run(letter: u8) -> bool {
+    BASE64.has(letter) || letter == b'\n' || letter == b'\r'
 }
 
 /// Calls `each` with the place and the bytes of each stretch of base64 characters and line ends that is long enough for
 /// a value. The other alphabets are part of this one.
 fn encoded_runs<'bytes>(bytes: &'bytes [u8], each: &mut dyn FnMut(usize, &'bytes [u8])) {
-    let shortest = View::Base64.shortest();
+    let shortest = BASE64.characters(SHORTEST_BYTES);
     let mut start = 0;
     // Looks at every eighth byte only: a run of eight cannot lie between two others.
     while let Some(&probe) = bytes.get(start + shortest - 1) {
@@ -146,30 +181,49 @@ fn encoded_runs<'bytes>(bytes: &'bytes [u8], each: &mut dyn FnMut(usize, &'bytes
     }
 }
 
+/// Calls `each` with each stretch of printable ASCII in 16-bit units that is long enough for a value, from its first
+/// printable byte to its last.
+fn utf16_runs<'bytes>(bytes: &'bytes [u8], each: &mut dyn FnMut(usize, &'bytes [u8], View)) {
+    const PROBE_BYTES: usize = 8;
+    let is_pair = |at: usize| {
+        let pair = bytes.get(at..).and_then(<[u8]>::first_chunk);
+        matches!(pair, Some([b' '..=b'~', 0, b' '..=b'~']))
+    };
+    let (mut at, mut end) = (0, 0);
+    // The shortest value has five such pairs: one of them begins at a probe, or one byte behind it.
+    while at < bytes.len() {
+        let Some(first) = [at, at + 1].into_iter().find(|&pair| is_pair(pair)) else {
+            at += PROBE_BYTES;
+            continue;
+        };
+        let (mut from, mut last) = (first, first);
+        while from >= end + 2 && is_pair(from - 2) {
+            from -= 2;
+        }
+        while is_pair(last) {
+            last += 2;
+        }
+        end = last + 1;
+        if end - from >= 2 * SHORTEST_BYTES - 1 {
+            let is_high_first = from.checked_sub(1).and_then(|before| bytes.get(before)) == Some(&0);
+            let view = if is_high_first { View::Utf16Be } else { View::Utf16Le };
+            each(from, bytes.get(from..end).unwrap_or_default(), view);
+        }
+        at = end;
+    }
+}
+
 /// Searches one run: joins its lines, then undoes each alphabet where it stands.
 fn search_run(index: &Index, run: &[u8], depth: usize, found: &mut Found<'_>) {
-    let has_lines = run.iter().any(|&letter| letter == b'\n' || letter == b'\r');
-    let joined: Zeroizing<Vec<u8>> = if has_lines {
-        Zeroizing::new(run.iter().copied().filter(|&letter| letter != b'\n' && letter != b'\r').collect())
-    } else {
-        Zeroizing::default()
-    };
-    let letters = if has_lines { joined.as_slice() } else { run };
-    let mut place = |from: usize, to: usize, needle: &Needle, views: Views| {
-        if has_lines {
-            found(place_in_lines(run, from), place_in_lines(run, to.saturating_sub(1)) + 1, needle, views);
-        } else {
-            found(from, to, needle, views);
-        }
-    };
-    undo_all(index, letters, 0, View::Base64, &BASE64, depth, &mut place);
-    for (view, table) in [(View::Hex, &HEX), (View::Base32, &BASE32_UPPER), (View::Base32, &BASE32_LOWER)] {
-        let mut start = 0;
-        for part in letters.split(|&letter| value(table, letter) == OUTSIDE) {
-            undo_all(index, part, start, view, table, depth, &mut place);
-            start += part.len() + 1;
-        }
+    let is_line_end = |letter: &u8| *letter == b'\n' || *letter == b'\r';
+    if !run.iter().any(|letter| is_line_end(letter)) {
+        return search_letters(index, run, depth, found);
     }
+    let joined: Zeroizing<Vec<u8>> =
+        Zeroizing::new(run.iter().copied().filter(|letter| !is_line_end(letter)).collect());
+    search_letters(index, &joined, depth, &mut |from, to, needle, views| {
+        found(place_in_lines(run, from), place_in_lines(run, to.saturating_sub(1)) + 1, needle, views);
+    });
 }
 
 /// The place of the `wanted`th character that is no line end.
@@ -178,54 +232,40 @@ fn place_in_lines(run: &[u8], wanted: usize) -> usize {
     letters.nth(wanted).map_or(run.len(), |(at, _)| at)
 }
 
-#[expect(clippy::too_many_arguments, reason = "an inner step with one caller")]
-fn undo_all(
-    index: &Index,
-    letters: &[u8],
-    start: usize,
-    view: View,
-    table: &[u8; 256],
-    depth: usize,
-    found: &mut Found<'_>,
-) {
-    if letters.len() < view.shortest() {
+fn search_letters(index: &Index, letters: &[u8], depth: usize, found: &mut Found<'_>) {
+    for alphabet in OTHERS {
+        let mut start = 0;
+        for part in letters.split(|&letter| !alphabet.has(letter)) {
+            undo_and_search(index, alphabet, part, depth, &mut |from, to, needle, views| {
+                found(start + from, start + to, needle, views);
+            });
+            start += part.len() + 1;
+        }
+    }
+    let [hex, ..] = OTHERS;
+    if letters.len() < SURELY_HEX || !letters.iter().all(|&letter| hex.has(letter)) {
+        undo_and_search(index, BASE64, letters, depth, found);
+    }
+}
+
+fn undo_and_search(index: &Index, alphabet: Alphabet, letters: &[u8], depth: usize, found: &mut Found<'_>) {
+    if letters.len() < alphabet.characters(SHORTEST_BYTES) {
         return;
     }
     let mut bytes = Zeroizing::new(Vec::with_capacity(letters.len()));
-    for phase in 0..view.phases() {
+    for phase in 0..alphabet.phases {
         bytes.clear();
-        undo(letters.get(phase..).unwrap_or_default(), view, table, &mut bytes);
-        let mut place = |from: usize, to: usize, needle: &Needle, views: Views| {
-            let begin = start + phase + view.character_of(from);
-            let end = start + phase + view.characters(to);
-            found(begin, end.min(start + letters.len()), needle, with_outer(view, views));
-        };
-        index.scan(&bytes, |at, needle| place(at, at + needle.len(), needle, [None; DEPTH]));
-        if depth + 1 < DEPTH {
-            encoded_runs(&bytes, &mut |at, run| {
-                search_run(index, run, depth + 1, &mut |from, to, needle, views| {
-                    place(at + from, at + to, needle, views);
-                });
-            });
-        }
+        alphabet.undo(letters.get(phase..).unwrap_or_default(), &mut bytes);
+        search_at(index, &bytes, depth, &mut |from, to, needle, views| {
+            let (begin, end) = (phase + alphabet.character_of(from), phase + alphabet.characters(to));
+            found(begin, end, needle, with_outer(alphabet.view, views));
+        });
     }
 }
 
 fn with_outer(view: View, inner: Views) -> Views {
     let [first, _] = inner;
     [Some(view), first]
-}
-
-fn undo(letters: &[u8], view: View, table: &[u8; 256], bytes: &mut Vec<u8>) {
-    let (mut pending, mut held) = (0_u32, 0_u32);
-    for &letter in letters {
-        pending = (pending << view.bits()) | u32::from(value(table, letter) & 0x3f);
-        held += view.bits();
-        if held >= 8 {
-            held -= 8;
-            bytes.push(u8::try_from((pending >> held) & 0xff).unwrap_or(0));
-        }
-    }
 }
 
 #[cfg(test)]
