@@ -1,3 +1,23 @@
-//! Placeholder.
+//! Control records of unibus: users, rooms, members, sealed room keys and blobs, always encrypted on disk.
+//!
+//! One trait, [`store::Store`], over several backends; what an operation means is written once, in [`domain`],
+//! and one conformance suite runs against each backend. The byte layouts and rules are in `SPEC.md` beside
+//! this crate.
+//!
+//! It is not a database for anything else, it does not log, and it has no clock: times are the caller's.
+//!
+//! - [`record`]: the records, valid by construction, and their bytes
+//! - [`store`]: the trait and what it answers
+//! - [`domain`]: the rules
+//! - [`backend`]: what another backend would have to bring
+//! - [`audit`]: reading folders as a thief would
+//! - `memory` (feature `testing`): the backend that forgets
 
 pub mod audit;
+pub mod backend;
+pub mod domain;
+pub mod error;
+#[cfg(feature = "testing")]
+pub mod memory;
+pub mod record;
+pub mod store;
