@@ -11,6 +11,7 @@
 //! - [`domain`]: the rules
 //! - [`backend`]: what another backend would have to bring
 //! - [`audit`]: reading folders as a thief would
+//! - `plaintext` (feature `sqlcipher`): the plaintext databases of earlier deployments, to be read and left behind
 //! - `memory` (feature `testing`): the backend that forgets
 
 pub mod audit;
@@ -19,5 +20,7 @@ pub mod domain;
 pub mod error;
 #[cfg(feature = "testing")]
 pub mod memory;
+#[cfg(feature = "sqlcipher")]
+pub mod plaintext;
 pub mod record;
 pub mod store;

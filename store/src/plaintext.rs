@@ -1,0 +1,266 @@
+//! Reader of the plaintext `sqlite:` source (SPEC store, section 8).
+//!
+//! The source is never changed: not its file, not its WAL, not its journal. Records come one at a time, in canonical
+//! order; a row that is no valid record is handed over as such, by table and row number,
+//! with the reason and without its content.
+
+mod file;
+mod rows;
+pub mod sample;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+use unibus_keyfile::error::{ErrorClass, KeyError};
+
+pub use rows::{Place, Rejected, Row};
+
+use self::file::Stamps;
+use self::rows::Shape;
+use crate::record::Kind;
+
+/// Why a plaintext source cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlaintextError {
+    /// The file is not there.
+    #[error("`{}` does not exist", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A folder, a device or a socket.
+    #[error("`{}` is not a regular file", path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The first bytes are not those of a SQLite database.
+    #[error("`{}` is not a plaintext SQLite database", path.display())]
+    NotSqlite {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The operating system refused a step.
+    #[error("cannot {step} `{}`", path.display())]
+    Io {
+        /// What was tried.
+        step: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// A file could not be given its name.
+    #[error("cannot finish the file")]
+    File(#[source] KeyError),
+    /// SQLite refused a step.
+    #[error("cannot {step} `{}`", path.display())]
+    Sqlite {
+        /// What was tried.
+        step: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: rusqlite::Error,
+    },
+    /// A journal must be rolled back before it can be read, and there is no room in memory for a copy.
+    #[error("`{}` was left in the middle of a change, and there is no room in memory to undo it in a copy", path.display())]
+    HotJournal {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A table of the source format is not there.
+    #[error("`{}` has no table `{table}`", path.display())]
+    NoTable {
+        /// The file.
+        path: PathBuf,
+        /// The table.
+        table: &'static str,
+    },
+    /// A column without which no row is a record is not there.
+    #[error("table `{table}` of `{}` has no column `{column}`", path.display())]
+    NoColumn {
+        /// The file.
+        path: PathBuf,
+        /// The table.
+        table: &'static str,
+        /// The column.
+        column: &'static str,
+    },
+    /// Somebody wrote to the source in the meantime.
+    #[error("`{}` changed while it was read", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl PlaintextError {
+    fn sqlite(step: &'static str, path: &Path, source: rusqlite::Error) -> Self {
+        Self::Sqlite { step, path: path.to_owned(), source }
+    }
+
+    /// Class of the error.
+    #[must_use]
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Missing { .. } | Self::NotAFile { .. } | Self::NotSqlite { .. } => ErrorClass::Misuse,
+            Self::NoTable { .. } | Self::NoColumn { .. } => ErrorClass::Misuse,
+            Self::Io { .. } | Self::HotJournal { .. } => ErrorClass::Io,
+            Self::File(source) => source.class(),
+            Self::Sqlite { source, .. } => match source.sqlite_error_code() {
+                Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
+                    ErrorClass::Locked
+                }
+                Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
+                    ErrorClass::Corrupt
+                }
+                _ => ErrorClass::Io,
+            },
+            Self::Changed { .. } => ErrorClass::Conflict,
+        }
+    }
+
+    /// Stable code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Missing { .. } | Self::NotAFile { .. } | Self::NotSqlite { .. } => "UB-S070",
+            Self::NoTable { .. } | Self::NoColumn { .. } => "UB-S071",
+            Self::Io { .. } | Self::Sqlite { .. } | Self::File(_) => "UB-S072",
+            Self::HotJournal { .. } => "UB-S073",
+            Self::Changed { .. } => "UB-S074",
+        }
+    }
+
+    /// What to do next, in one sentence.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Missing { .. } | Self::NotAFile { .. } => "check the path after `sqlite:`",
+            Self::NotSqlite { .. } => {
+                "an encrypted store is named `sqlcipher:PATH`, a snapshot `snapshot:PATH`"
+            }
+            Self::NoTable { .. } | Self::NoColumn { .. } => {
+                "the source format is in store/SPEC.md, section 8; rename tables or columns in a copy, or by views \
+                 turned into tables"
+            }
+            Self::Io { .. } | Self::Sqlite { .. } | Self::File(_) => {
+                "check the disk and the rights of the user that runs this"
+            }
+            Self::HotJournal { .. } => {
+                "start and stop the program that wrote it, so that it recovers its database, and run this again"
+            }
+            Self::Changed { .. } => {
+                "stop the program that writes to it, and run this again; nothing was kept"
+            }
+        }
+    }
+}
+
+/// Rows of each table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RowCounts {
+    /// Rows of `users`.
+    pub users: u64,
+    /// Rows of `rooms`.
+    pub rooms: u64,
+    /// Rows of `members`.
+    pub members: u64,
+    /// Rows of `room_keys`.
+    pub room_keys: u64,
+}
+
+impl RowCounts {
+    /// All rows.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        [self.users, self.rooms, self.members, self.room_keys].iter().fold(0, |sum, n| sum.saturating_add(*n))
+    }
+}
+
+/// A plaintext source, open in one read transaction.
+#[derive(Debug)]
+pub struct PlaintextSource {
+    path: PathBuf,
+    connection: Connection,
+    before: Stamps,
+    version: i64,
+    shape: Shape,
+}
+
+impl PlaintextSource {
+    /// Opens `path`, checks that the tables of the source format are there, and begins the read transaction.
+    ///
+    /// # Errors
+    /// Every [`PlaintextError`] but `Changed`.
+    pub fn open(path: &Path) -> Result<Self, PlaintextError> {
+        let before = Stamps::of(path)?;
+        let connection = file::open(path)?;
+        let version = data_version(&connection).map_err(|e| PlaintextError::sqlite("read", path, e))?;
+        let shape = Shape::of(&connection, path)?;
+        Ok(Self { path: path.to_owned(), connection, before, version, shape })
+    }
+
+    /// A text that stays the same as long as nobody writes to the source.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        self.before.text()
+    }
+
+    /// Bytes of the database and its WAL.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.before.bytes()
+    }
+
+    /// Rows of each table.
+    ///
+    /// # Errors
+    /// `Sqlite`.
+    pub fn counts(&self) -> Result<RowCounts, PlaintextError> {
+        let count = |kind| self.shape.count(&self.connection, kind).map_err(|e| self.failed(e));
+        Ok(RowCounts {
+            users: count(Kind::User)?,
+            rooms: count(Kind::Room)?,
+            members: count(Kind::Member)?,
+            room_keys: count(Kind::RoomKey)?,
+        })
+    }
+
+    /// Hands over every row, one at a time; valid records come in canonical order.
+    ///
+    /// # Errors
+    /// `Sqlite`, or what `visit` gives.
+    pub fn read<E>(&self, mut visit: impl FnMut(Row) -> Result<(), E>) -> Result<(), E>
+    where
+        E: From<PlaintextError>,
+    {
+        self.shape.read(&self.connection, &mut visit, &|error| self.failed(error).into())
+    }
+
+    /// Ends the transaction and proves that nobody wrote to the source since it was opened.
+    ///
+    /// # Errors
+    /// `Changed`, `Sqlite`, `Io`.
+    pub fn finish(self) -> Result<(), PlaintextError> {
+        self.connection.execute_batch("COMMIT").map_err(|e| self.failed(e))?;
+        let version = data_version(&self.connection).map_err(|e| self.failed(e))?;
+        if version != self.version || Stamps::of(&self.path)? != self.before {
+            return Err(PlaintextError::Changed { path: self.path });
+        }
+        Ok(())
+    }
+
+    fn failed(&self, source: rusqlite::Error) -> PlaintextError {
+        PlaintextError::sqlite("read", &self.path, source)
+    }
+}
+
+fn data_version(connection: &Connection) -> Result<i64, rusqlite::Error> {
+    connection.query_row("PRAGMA data_version", [], |row| row.get(0))
+}
