@@ -23,14 +23,21 @@ impl Daemon {
     /// When it ends instead.
     #[must_use]
     pub fn start(program: Program, logs: &Path) -> Self {
+        Self::start_unless_refused(program, logs)
+            .unwrap_or_else(|said| panic!("membershipd refused:\n{said}"))
+    }
+
+    /// Starts it and waits until it answers or ends.
+    ///
+    /// # Errors
+    /// What it said, when it ended.
+    pub fn start_unless_refused(program: Program, logs: &Path) -> Result<Self, String> {
         let mut daemon = Self::spawn(program, logs);
-        wait::until("an answer of membershipd", || {
-            if let Some(status) = daemon.child.try_wait().unwrap() {
-                panic!("membershipd ended ({status}) instead of answering:\n{}", daemon.said());
-            }
-            daemon.get("/healthz").ok()
+        let ended = wait::until("an answer of membershipd", || match daemon.child.try_wait().unwrap() {
+            Some(_) => Some(true),
+            None => daemon.get("/healthz").ok().map(|_| false),
         });
-        daemon
+        if ended { Err(daemon.said()) } else { Ok(daemon) }
     }
 
     /// Starts it and does not wait.

@@ -27,7 +27,6 @@ impl Answer {
     /// # Panics
     /// Showing the body.
     #[track_caller]
-    #[must_use]
     pub fn has(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}\n{}", self.head, String::from_utf8_lossy(&self.body));
         self

@@ -5,6 +5,7 @@
 pub mod canary;
 pub mod daemon;
 pub mod folder;
+pub mod host;
 pub mod http;
 pub mod program;
 pub mod wait;
@@ -12,4 +13,5 @@ pub mod wait;
 pub use canary::Canaries;
 pub use daemon::Daemon;
 pub use folder::{Contents, Scratch};
+pub use host::Host;
 pub use program::{Program, Run};

@@ -185,7 +185,6 @@ impl Run {
     /// # Panics
     /// Showing everything that was said.
     #[track_caller]
-    #[must_use]
     pub fn ok(self) -> Self {
         self.exits(0)
     }
@@ -195,7 +194,6 @@ impl Run {
     /// # Panics
     /// Showing everything that was said.
     #[track_caller]
-    #[must_use]
     pub fn exits(self, code: i32) -> Self {
         assert_eq!(self.code, code, "exit code of `{}`\n{}{}", self.line, self.stdout, self.stderr);
         self

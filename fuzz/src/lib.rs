@@ -1,0 +1,170 @@
+//! One function for each decoder: it never panics, and what it accepts encodes to the same bytes again.
+//!
+//! The fuzz targets call these with random bytes; the ordinary tests call them with the corpus. Each says whether the
+//! bytes were accepted, so that a seed that is meant to be good is known to be.
+
+use std::sync::LazyLock;
+use unibus_keyfile::{
+    aad::Place,
+    envelope::{Envelope, Plaintext},
+    id::{ClusterId, Epoch, Lineage, Sequence},
+    key_text,
+    keyring::Keyring,
+    node_key::NodeKeyFile,
+    nodeset::Nodeset,
+    operator_key::{ExtraRecoveryKey, OperatorKey},
+    seal::{Nonce, Sealer},
+    secret::EpochKey,
+    signed::{self, Kind},
+    witness::{self, Witness, WitnessSealer},
+};
+use unibus_membership_api::signature::{self, SignatureInput};
+
+/// The operator of every seed: a key that protects nothing.
+pub static OPERATOR: LazyLock<OperatorKey> = LazyLock::new(|| {
+    let text = key_text::encode_secret(key_text::OPERATOR_PREFIX, &[&[1][..], &[0x0F; 32]].concat());
+    OperatorKey::parse(&text, || None).expect("a fixed key")
+});
+
+/// The node of every seed: a key that protects nothing.
+pub static NODE: LazyLock<NodeKeyFile> = LazyLock::new(|| {
+    let cluster = OPERATOR.cluster_id();
+    let payload = [&[1][..], cluster.as_bytes(), &[0x1F; 32], b"fuzz"].concat();
+    NodeKeyFile::parse(&key_text::encode_secret(key_text::NODE_PREFIX, &payload)).expect("a fixed key")
+});
+
+/// The nodeset that every keyring seed is wrapped for.
+pub static NODESET: LazyLock<Option<Nodeset>> = LazyLock::new(|| {
+    Nodeset::decode(include_bytes!("../corpus/nodeset/valid-document"), &OPERATOR.cluster_id()).ok()
+});
+
+/// The key of every sealed seed.
+pub static SEALER: LazyLock<Sealer> = LazyLock::new(|| {
+    let key = EpochKey::init_with(|out| out.fill(0x2F));
+    Sealer::new(Epoch::FIRST, &key, &OPERATOR.cluster_id())
+});
+
+/// The place of every sealed seed.
+pub fn place<'a>(cluster: &'a ClusterId, lineage: &'a Lineage) -> Place<'a> {
+    Place { cluster, lineage, stream: "KV_UNIBUS_control", name: "fuzz", sequence: Sequence(7) }
+}
+
+/// The history of every seed.
+pub fn lineage() -> Lineage {
+    Lineage::from_bytes([0x3F; 16])
+}
+
+/// A key file: as text, and as the payload of a line whose checksum is right.
+pub fn key_file(bytes: &[u8]) -> bool {
+    let mut accepted = false;
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        // A locked key is not unlocked: deriving a key from a passphrase is slow on purpose.
+        if let Ok(key) = OperatorKey::parse(text, || None) {
+            let again = OperatorKey::parse(&key.to_text(None).expect("no passphrase"), || None);
+            assert_eq!(again.expect("its own text").fingerprint(), key.fingerprint());
+            accepted = true;
+        }
+        accepted |= ExtraRecoveryKey::parse(text).is_ok();
+        accepted |= key_file_text(text);
+    }
+    for prefix in [key_text::NODE_PREFIX, key_text::OPERATOR_PREFIX, key_text::RECOVERY_PREFIX] {
+        let text = key_text::encode_secret(prefix, bytes);
+        if let Some(payload) = key_text::decode(prefix, &text) {
+            assert_eq!(&payload[..], bytes);
+        }
+        let _ = OperatorKey::parse(&text, || None);
+        accepted |= key_file_text(&text);
+    }
+    accepted
+}
+
+fn key_file_text(text: &str) -> bool {
+    let Ok(file) = NodeKeyFile::parse(text) else { return false };
+    let again = NodeKeyFile::parse(&file.to_text()).expect("its own text");
+    assert_eq!(again.fingerprints(), file.fingerprints());
+    assert_eq!(again.cluster(), file.cluster());
+    true
+}
+
+/// A nodeset: as a document, and as a body that the operator signed.
+pub fn nodeset(bytes: &[u8]) -> bool {
+    let document = signed::encode(Kind::Nodeset, bytes, &[OPERATOR.signing()]);
+    let accept = |bytes: &[u8]| {
+        let _ = Nodeset::decode_unpinned(bytes);
+        let Ok(nodeset) = Nodeset::decode(bytes, &OPERATOR.cluster_id()) else { return false };
+        assert_eq!(nodeset.as_bytes(), bytes);
+        assert!(nodeset.recipients().count() >= nodeset.nodes().len());
+        nodeset.next().sign(&OPERATOR).is_ok()
+    };
+    accept(bytes) | accept(&document)
+}
+
+/// A keyring: as a document, and as a body that the node signed.
+pub fn keyring(bytes: &[u8]) -> bool {
+    let Some(nodeset) = NODESET.as_ref() else { return false };
+    let signing = NODE.slots().first().expect("a fixed key").signing();
+    let document = signed::encode(Kind::Keyring, bytes, &[&signing]);
+    let accept = |bytes: &[u8]| {
+        let Ok(keyring) = Keyring::decode(bytes, nodeset, Some(&NODE)) else { return false };
+        assert_eq!(keyring.as_bytes(), bytes);
+        assert_eq!(
+            keyring.epochs().iter().filter(|epoch| epoch.number == keyring.primary().number).count(),
+            1
+        );
+        keyring.unlock(&NODE).is_ok()
+    };
+    accept(bytes) | accept(&document)
+}
+
+/// A sealed value: its header, the value at its place, and the plaintext inside.
+pub fn envelope(bytes: &[u8]) -> bool {
+    let (cluster, lineage) = (OPERATOR.cluster_id(), lineage());
+    let place = place(&cluster, &lineage);
+    if let Ok(envelope) = Envelope::decode(bytes) {
+        let header = Envelope::header(envelope.epoch, &envelope.nonce);
+        assert_eq!([&header[..], envelope.sealed].concat(), bytes);
+    }
+    let opened = SEALER.open(bytes, &place);
+    let inside = Plaintext::decode(bytes);
+    if let Ok(plaintext) = &inside {
+        assert_eq!(&plaintext.encode().expect("what was decoded")[..], bytes);
+        let sealed = SEALER.seal(plaintext, &place, Nonce::random()).expect("what was decoded");
+        assert_eq!(&SEALER.open(&sealed, &place).expect("what was sealed"), plaintext);
+    }
+    opened.is_ok() || inside.is_ok()
+}
+
+/// A witness file.
+pub fn witness(bytes: &[u8]) -> bool {
+    let header = witness::decode_header(bytes);
+    let Ok(opened) = Witness::open(bytes, &NODE) else { return false };
+    assert!(header.is_ok());
+    let sealed = WitnessSealer::new(NODE.slots().first().expect("a fixed key")).seal(&opened);
+    assert_eq!(Witness::open(&sealed, &NODE).expect("what was sealed"), opened);
+    true
+}
+
+/// Three lines: `Signature-Input`, `Signature`, `Content-Digest`.
+pub fn request_signature(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    let mut lines = text.split('\n');
+    let mut line = || lines.next().unwrap_or_default();
+    let (input, signed, digest) = (line(), line(), line());
+    let digest =
+        signature::parse_content_digest(digest).map(|sha256| signature::format_content_digest(&sha256));
+    let Ok(parsed) = SignatureInput::parse(input, signed) else { return false };
+    let request = signature::Request {
+        method: "POST",
+        path: "/rooms",
+        authority: Some("127.0.0.1:8470"),
+        content_digest: digest.as_deref().ok(),
+        content_type: Some("application/json"),
+        ..signature::Request::default()
+    };
+    let Ok(base) = parsed.base(&request) else { return false };
+    // One line for each component and one for the parameters: no value can pass for a further line.
+    assert!(base.is_ascii() && base.lines().count() <= signature::MAX_COMPONENTS + 1);
+    let parameters = base.rsplit_once("\"@signature-params\": ").map_or("", |(_, parameters)| parameters);
+    assert!(input.contains(parameters), "the parameters were not read in the one form they have");
+    digest.is_ok()
+}
