@@ -19,6 +19,7 @@ use unibus_keyfile::{
     witness::{self, Witness, WitnessSealer},
 };
 use unibus_membership_api::signature::{self, SignatureInput};
+use unibus_store::record::{Record, RecordBytes};
 
 /// The operator of every seed: a key that protects nothing.
 pub static OPERATOR: LazyLock<OperatorKey> = LazyLock::new(|| {
@@ -141,6 +142,18 @@ pub fn witness(bytes: &[u8]) -> bool {
     assert!(header.is_ok());
     let sealed = WitnessSealer::new(NODE.slots().first().expect("a fixed key")).seal(&opened);
     assert_eq!(Witness::open(&sealed, &NODE).expect("what was sealed"), opened);
+    true
+}
+
+/// A control record.
+pub fn record(bytes: &[u8]) -> bool {
+    let head = RecordBytes::from_bytes(bytes);
+    let Ok(record) = Record::decode(bytes) else { return false };
+    let again = record.encode();
+    assert_eq!(again.as_bytes(), bytes, "one value, one encoding");
+    assert_eq!(head.expect("the head of a record that decodes").id().ok(), Some(record.id()));
+    let parts = RecordBytes::assemble(&record.id(), again.body()).expect("what was decoded");
+    assert_eq!(parts.as_bytes(), bytes);
     true
 }
 

@@ -10,9 +10,14 @@ use unibus_keyfile::keyring::Keyring;
 use unibus_keyfile::nodeset::{Nodeset, Plan};
 use unibus_keyfile::operator_key::ExtraRecoveryKey;
 use unibus_keyfile::seal::Nonce;
+use unibus_keyfile::secret::BlobKey;
 use unibus_keyfile::signed;
 use unibus_keyfile::witness::{Witness, WitnessSealer};
 use unibus_membership_api::signature::{self, Request, SignatureParameters};
+use unibus_store::record::{
+    Blob, BlobHash, Channel, Endpoint, Handle, KexPub, KeyEpoch, Member, MemberRole, Policy, Room, RoomId,
+    RoomKey, SealedKey, SignPub, StorageName, Subject, Timestamp, User, UserRole, UserStatus,
+};
 
 /// Writes every seed below this folder.
 pub fn write(corpus: &Path) {
@@ -24,6 +29,7 @@ pub fn write(corpus: &Path) {
     let nodeset = documents(&put);
     witness(&put, &nodeset);
     envelopes(&put);
+    records(&put);
     request_signatures(&put);
 }
 
@@ -95,6 +101,39 @@ fn envelopes(put: Put<'_>) {
         put("envelope", &format!("{name}-inside"), &plaintext.encode().unwrap());
         put("envelope", &format!("cut-{name}"), &sealed[..sealed.len() - 1]);
     }
+}
+
+fn records(put: Put<'_>) {
+    let at = |micros| Timestamp::from_micros(micros).unwrap();
+    let sign_pub = SignPub::from_bytes([9; 32]).unwrap();
+    let room_id = RoomId::parse("room-1").unwrap();
+    let endpoint = Endpoint::of(&sign_pub);
+    let mut user = User::new(sign_pub.clone(), Handle::parse("somebody").unwrap(), UserRole::Admin, at(1));
+    put("record", "valid-user", user.encode().as_bytes());
+    user.status = UserStatus::Revoked { at: Some(at(2)) };
+    put("record", "valid-user-revoked", user.encode().as_bytes());
+    let names = (Subject::parse("a.subject").unwrap(), Channel::parse("a-channel").unwrap());
+    let policy = Policy { encrypt: true, persist: false, sign_msgs: true };
+    let room = Room::new(room_id.clone(), names, policy, endpoint.clone(), at(3));
+    put("record", "valid-room", room.encode().as_bytes());
+    let kex_pub = KexPub::from_bytes([9; 32]).ok();
+    let member = Member::new(room_id.clone(), sign_pub, kex_pub, MemberRole::Owner, at(4));
+    put("record", "valid-member", member.encode().as_bytes());
+    let sealed = SealedKey::from_bytes(b"sealed for somebody").unwrap();
+    let room_key = RoomKey::new(room_id, KeyEpoch::FIRST, endpoint, sealed);
+    put("record", "valid-room-key", room_key.encode().as_bytes());
+    let (key, name) = (BlobKey::init_with(|key| key.fill(0x4F)), StorageName::from_bytes([0x5F; 16]));
+    let blob = Blob::new(BlobHash::of(b"content"), 7, key.into(), name, at(5)).unwrap().encode();
+    put("record", "valid-blob", blob.as_bytes());
+    // A field of a later version is kept, and stays in the bytes.
+    let later = [
+        &[1, 0, 0, 0, 32][..],
+        &[9; 32],
+        b"\x01\xa5\x00\x6dsomebody-else\x01\x01\x02\x00\x03\x01\x18\x63\x07",
+    ]
+    .concat();
+    put("record", "valid-user-of-a-later-version", &later);
+    put("record", "cut", &blob.as_bytes()[..40]);
 }
 
 fn request_signatures(put: Put<'_>) {
