@@ -12,6 +12,7 @@
 //! - [`backend`]: what another backend would have to bring
 //! - [`audit`]: reading folders as a thief would
 //! - `plaintext` (feature `sqlcipher`): the plaintext databases of earlier deployments, to be read and left behind
+//! - `sqlcipher` (feature `sqlcipher`): the backend of a single node
 //! - `memory` (feature `testing`): the backend that forgets
 
 pub mod audit;
@@ -23,4 +24,6 @@ pub mod memory;
 #[cfg(feature = "sqlcipher")]
 pub mod plaintext;
 pub mod record;
+#[cfg(feature = "sqlcipher")]
+pub mod sqlcipher;
 pub mod store;

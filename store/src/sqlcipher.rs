@@ -1,0 +1,551 @@
+//! The backend for a single node: one SQLCipher database, a keyring beside it, a witness elsewhere
+//! (SPEC store, section 5).
+//!
+//! A store is proven as a whole before it is used: every page, every record, the digest over all of them, and that
+//! it is not behind what this node has seen. Whatever is refused is left as it was, to the byte.
+//!
+//! Paved path: [`NewStore::begin`] and [`NewStore::finish`] once, then [`SqlcipherStore::open`].
+
+mod create;
+mod error;
+mod fault;
+mod meta;
+mod nonce;
+mod open;
+mod opening;
+mod options;
+mod paths;
+mod proof;
+mod query;
+mod readers;
+mod schema;
+mod view;
+mod wal;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+use unibus_keyfile::digest::StateHasher;
+use unibus_keyfile::durable::LockFile;
+use unibus_keyfile::error::ErrorClass;
+use unibus_keyfile::id::{Fingerprint, UnixTime};
+use unibus_keyfile::keyring::{Keyring, Secrets};
+use unibus_keyfile::nodeset::Nodeset;
+use unibus_keyfile::witness::Witness;
+
+pub use self::{
+    create::{CreateOptions, NewStore, Supersede},
+    error::OpenError,
+    fault::{Fault, SqliteError},
+    options::{Keys, Mode, OpenOptions},
+};
+use self::{
+    meta::Meta,
+    open::{Access, CacheKib},
+    opening::{Documents, Opened},
+    paths::{OpenHere, Paths},
+    proof::{Expected, Proof},
+    readers::Readers,
+    view::Rows,
+    writer::{Parts, Shared, Unit, Writer, lock},
+};
+use crate::{
+    backend::Backend,
+    domain::{self, Change, Claim, ImportOrder, NonceFloor, View},
+    error::StoreError,
+    record::{RecordBytes, RecordId, SignPub, Timestamp},
+    store::{
+        Census, ExportSink, ImportRecords, Nonce, Position, Posture, PostureState, Strength, VerifyReport,
+    },
+};
+
+/// The files of a store, for an audit to read. Not all of them need to exist.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "complete by nature: what SQLite and this backend write")]
+pub struct Files {
+    /// The database.
+    pub database: PathBuf,
+    /// Its write-ahead log.
+    pub wal: PathBuf,
+    /// The log's index, shared by processes; it holds page numbers only.
+    pub shm: PathBuf,
+    /// The keyring.
+    pub keyring: PathBuf,
+}
+
+/// What was last proven, and when.
+#[derive(Debug, Clone, Copy)]
+struct LastProof {
+    state: PostureState,
+    census: Census,
+    at: Option<Timestamp>,
+}
+
+/// A store in one SQLCipher database.
+///
+/// Dropping the last handle waits for the writer, brings the log into the database and lets go of the lock.
+pub struct SqlcipherStore {
+    // Dropped in this order: readers, then the writer, then the mark, then the lock.
+    readers: Readers,
+    writer: Option<Writer>,
+    shared: Arc<Shared>,
+    hasher: StateHasher,
+    documents: Documents,
+    secrets: Secrets,
+    paths: Paths,
+    node_key: Option<Fingerprint>,
+    cipher: String,
+    last_proof: Mutex<LastProof>,
+    opened: Instant,
+    opened_at: UnixTime,
+    _open_here: OpenHere,
+    _lock: Option<LockFile>,
+}
+
+impl std::fmt::Debug for SqlcipherStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let position = position_of(&self.shared.meta());
+        f.debug_struct("SqlcipherStore")
+            .field("database", &self.paths.database)
+            .field("position", &position)
+            .finish_non_exhaustive()
+    }
+}
+
+impl SqlcipherStore {
+    /// Opens a store and proves it, in the order of SPEC store, section 5.4.
+    ///
+    /// # Errors
+    /// [`OpenError`]; the folder of the database and the state directory are then as they were, to the byte.
+    pub fn open(options: &OpenOptions) -> Result<Self, OpenError> {
+        let opened = opening::open(options)?;
+        let at = timestamp(options.now);
+        let has_witness = opened.documents.witness.is_some();
+        let state = if has_witness { PostureState::Proven } else { PostureState::Unproven };
+        let last_proof = LastProof { state, census: opened.proof.census, at };
+        match options.mode {
+            Mode::ReadWrite => Self::serve(opened, options, last_proof),
+            Mode::ReadOnly => Self::look(opened, options, last_proof),
+        }
+    }
+
+    fn serve(opened: Opened, options: &OpenOptions, last_proof: LastProof) -> Result<Self, OpenError> {
+        let own = options.keys.node().ok_or(OpenError::Misuse("serving needs the node's key file"))?;
+        let Opened {
+            paths,
+            documents,
+            secrets,
+            key,
+            proof,
+            connection,
+            no_new_wal,
+            open_here,
+            lock: held,
+            ..
+        } = opened;
+        let cipher = cipher_of(&connection);
+        drop(connection);
+        drop(no_new_wal);
+        let failed = |error: rusqlite::Error| OpenError::Sqlite {
+            step: "open",
+            path: paths.database.clone(),
+            source: error.into(),
+        };
+        let connection =
+            open::connect(&paths.database, key.expose_to_sqlcipher(), Access::Writer, CacheKib::SERVING)
+                .map_err(failed)?;
+        // Between the proof and this connection the lock was held; whoever does not heed it is found here.
+        if meta::read(&connection).map_err(failed)? != Some(proof.meta) {
+            return Err(OpenError::Forked { path: paths.database.clone(), at: proof.meta.sequence });
+        }
+        let sealer = opening::sealer(own)?;
+        opening::remove_half_witnesses(&options.state_dir);
+        let witness = opening::witness_of(&documents, &proof.meta, options.now);
+        opening::store_witness(&witness, &options.state_dir, &sealer)?;
+        create::remove_left_overs(&paths)?;
+        let shared = Arc::new(Shared::new(proof.meta, Some(witness)));
+        let writer = Writer::start(Parts {
+            database: paths.database.clone(),
+            connection,
+            hasher: StateHasher::new(secrets.state_key()),
+            shared: Arc::clone(&shared),
+            sealer,
+            state_dir: options.state_dir.clone(),
+        })?;
+        Ok(Self {
+            readers: Readers::beside_a_writer(paths.database.clone(), key, CacheKib::SERVING),
+            writer: Some(writer),
+            shared,
+            hasher: StateHasher::new(secrets.state_key()),
+            node_key: own.fingerprints().first().copied(),
+            cipher,
+            last_proof: Mutex::new(last_proof),
+            opened: Instant::now(),
+            opened_at: options.now,
+            documents,
+            secrets,
+            paths,
+            _open_here: open_here,
+            _lock: held,
+        })
+    }
+
+    fn look(opened: Opened, options: &OpenOptions, last_proof: LastProof) -> Result<Self, OpenError> {
+        let Opened {
+            paths,
+            documents,
+            secrets,
+            key,
+            proof,
+            access,
+            connection,
+            no_new_wal,
+            open_here,
+            lock: held,
+        } = opened;
+        let cipher = cipher_of(&connection);
+        let readers = Readers::only(paths.database.clone(), key, (access, connection), no_new_wal);
+        Ok(Self {
+            readers,
+            writer: None,
+            shared: Arc::new(Shared::new(proof.meta, documents.witness.clone())),
+            hasher: StateHasher::new(secrets.state_key()),
+            node_key: options.keys.node().and_then(|own| own.fingerprints().first().copied()),
+            cipher,
+            last_proof: Mutex::new(last_proof),
+            opened: Instant::now(),
+            opened_at: options.now,
+            documents,
+            secrets,
+            paths,
+            _open_here: open_here,
+            _lock: held,
+        })
+    }
+
+    /// The files of the store.
+    ///
+    /// A process that has the store open must not open and close database or index itself: POSIX locks of a
+    /// process go with the first descriptor of a file that it closes.
+    #[must_use]
+    pub fn files(&self) -> Files {
+        Files {
+            database: self.paths.database.clone(),
+            wal: self.paths.wal.clone(),
+            shm: self.paths.shm.clone(),
+            keyring: self.paths.keyring.clone(),
+        }
+    }
+
+    /// The lock file beside the database.
+    #[must_use]
+    pub fn lock_path(&self) -> &Path {
+        &self.paths.lock
+    }
+
+    /// The verified nodeset.
+    #[must_use]
+    pub const fn nodeset(&self) -> &Nodeset {
+        &self.documents.nodeset
+    }
+
+    /// The verified keyring.
+    #[must_use]
+    pub const fn keyring(&self) -> &Keyring {
+        &self.documents.keyring
+    }
+
+    /// The secrets of the keyring.
+    #[must_use]
+    pub const fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
+    /// The witness as it stands: as of the last commit, or as found when opened for reading. None when opened with a
+    /// recovery key.
+    #[must_use]
+    pub fn witness(&self) -> Option<Witness> {
+        self.shared.witness()
+    }
+
+    /// Records that a recovery was drilled. Blocks until it is written.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when opened for reading; [`StoreError::Poisoned`].
+    pub fn record_drill(&self, at: UnixTime) -> Result<(), StoreError> {
+        let answer = self.writer()?.submit_from_thread(move |unit: &mut Unit<'_>| {
+            unit.witness.last_drill = Some(at);
+            Ok(())
+        })?;
+        answer.recv().unwrap_or_else(|_| Err(self.gone()))
+    }
+
+    fn writer(&self) -> Result<&Writer, StoreError> {
+        self.writer.as_ref().ok_or(StoreError::Unavailable { why: "the store is open for reading only" })
+    }
+
+    fn gone(&self) -> StoreError {
+        self.shared.poisoned().unwrap_or(StoreError::Poisoned { step: "the writer" })
+    }
+
+    /// The time, as far as it is known without a clock: that of the opening, and what has passed since.
+    fn now(&self) -> Option<Timestamp> {
+        timestamp(self.opened_at).map(|at| at.plus(self.opened.elapsed()))
+    }
+
+    fn expected(&self) -> Expected<'_> {
+        Expected {
+            path: &self.paths.database,
+            wal: &self.paths.wal,
+            cluster: *self.documents.keyring.cluster(),
+            lineage: *self.documents.keyring.lineage(),
+            epoch: self.secrets.primary().0,
+            state_key: self.secrets.state_key(),
+        }
+    }
+
+    fn prove_again(&self) -> Result<VerifyReport, OpenError> {
+        // Pages that a checkpoint is just writing would look damaged.
+        let _no_checkpoint = lock(&self.shared.checkpoint);
+        let expected = self.expected();
+        let before = self.shared.meta();
+        self.readers.with_fresh(|connection| {
+            let connection = connection.map_err(|error| expected.sqlite("open", error))?;
+            let transaction =
+                connection.unchecked_transaction().map_err(|error| expected.sqlite("read", error))?;
+            expected.is_encrypted(&transaction)?;
+            let proof = expected.prove_within(&transaction)?;
+            self.not_behind(&before, &proof)?;
+            let position = position_of(&proof.meta);
+            let report = domain::verify(&Rows(&transaction), &self.hasher, position);
+            report.map_err(|source| OpenError::Store {
+                path: self.paths.database.clone(),
+                source: Box::new(source),
+            })
+        })
+    }
+
+    fn not_behind(&self, before: &Meta, proof: &Proof) -> Result<(), OpenError> {
+        let (path, found) = (self.paths.database.clone(), proof.meta.sequence);
+        let witnessed =
+            self.shared.witness().map_or(before.sequence, |witness| witness.sequence.min(before.sequence));
+        let witnessed = witnessed.max(before.sequence);
+        if found < witnessed {
+            return Err(OpenError::RolledBack { path, found, witnessed });
+        }
+        if found == before.sequence && proof.meta.state_digest != before.state_digest {
+            return Err(OpenError::Forked { path, at: found });
+        }
+        Ok(())
+    }
+}
+
+fn timestamp(at: UnixTime) -> Option<Timestamp> {
+    let seconds = Duration::from_secs(at.seconds());
+    Timestamp::from_micros(i64::try_from(seconds.as_micros()).ok()?).ok()
+}
+
+fn position_of(meta: &Meta) -> Position {
+    Position { lineage: meta.lineage, sequence: meta.sequence, digest: meta.state_digest }
+}
+
+/// What SQLCipher says it seals pages with, and how it authenticates them.
+fn cipher_of(connection: &rusqlite::Connection) -> String {
+    let ask = |pragma: &str| -> String {
+        connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get(0)).unwrap_or_default()
+    };
+    format!("{} {} (sqlcipher {})", ask("cipher"), ask("cipher_hmac_algorithm"), ask("cipher_version"))
+}
+
+impl Backend for SqlcipherStore {
+    async fn read<T, F>(&self, _strength: Strength, read: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&dyn View) -> Result<T, StoreError> + Send + 'static,
+    {
+        // One node: what is committed is visible to every later read, so both strengths are the same.
+        let readers = self.readers.clone();
+        let task = tokio::task::spawn_blocking(move || readers.with(|connection| read(&Rows(connection))));
+        task.await.unwrap_or(Err(StoreError::Unavailable { why: "the read was cancelled" }))
+    }
+
+    async fn write<F>(&self, write: F) -> Result<(), StoreError>
+    where
+        F: Fn(&dyn View) -> Result<Vec<Change>, StoreError> + Send + 'static,
+    {
+        let work = move |unit: &mut Unit<'_>| {
+            let changes = write(&Rows(unit.connection))?;
+            view::apply(unit.connection, &changes)?;
+            let next = domain::advance(unit.hasher, position_of(unit.meta), &changes);
+            (unit.meta.sequence, unit.meta.state_digest) = (next.sequence, next.digest);
+            Ok(())
+        };
+        self.writer()?.submit(work).await
+    }
+
+    async fn claim(
+        &self,
+        signer: SignPub,
+        nonce: Nonce,
+        expires_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let work = move |unit: &mut Unit<'_>| {
+            let claim =
+                nonce::claim(unit.connection, unit.hasher, unit.meta, (&signer, &nonce, expires_at), now)
+                    .map_err(|error| view::database("claim a nonce", &error))?;
+            if claim == Claim::Granted {
+                unit.meta.count_one_write();
+            }
+            Ok(claim == Claim::Granted)
+        };
+        self.writer()?.submit(work).await
+    }
+
+    fn current_position(&self) -> Result<Position, StoreError> {
+        match self.shared.poisoned() {
+            Some(error) => Err(error),
+            None => Ok(position_of(&self.shared.meta())),
+        }
+    }
+
+    fn export_all(&self, sink: &mut dyn ExportSink) -> Result<Position, StoreError> {
+        self.readers.with(|connection| {
+            let meta = meta::read(connection).map_err(|error| view::database("read the position", &error))?;
+            let meta =
+                meta.ok_or_else(|| StoreError::Tampered { what: "the position is not there".to_owned() })?;
+            let position = position_of(&meta);
+            let census =
+                query::census(connection).map_err(|error| view::database("count records", &error))?;
+            sink.begin(&position, &census)?;
+            Rows(connection).scan(domain::Scan::All, &mut |id: &RecordId, bytes: &RecordBytes| {
+                sink.record(id, bytes.as_bytes()).map(|()| std::ops::ControlFlow::Continue(()))
+            })?;
+            Ok(position)
+        })
+    }
+
+    fn import_all(
+        &self,
+        records: &mut ImportRecords<'_>,
+        nonce_floor: Option<Timestamp>,
+    ) -> Result<Position, StoreError> {
+        import(self.writer()?, records, nonce_floor)?;
+        self.current_position()
+    }
+
+    fn verify_all(&self) -> Result<VerifyReport, StoreError> {
+        let result = self.prove_again();
+        let mut last = lock(&self.last_proof);
+        match &result {
+            Ok(report) => *last = LastProof { state: last.state, census: report.census, at: self.now() },
+            Err(error) => last.state = state_after(error, last.state),
+        }
+        result.map_err(StoreError::from)
+    }
+
+    fn current_posture(&self) -> Posture {
+        let position = position_of(&self.shared.meta());
+        let last = *lock(&self.last_proof);
+        let primary = self.documents.keyring.primary();
+        let mut posture = Posture::unproven("sqlcipher", position);
+        posture.state = if self.shared.poisoned().is_some() { PostureState::Degraded } else { last.state };
+        posture.cipher = Some(self.cipher.clone());
+        posture.proven_at = last.at;
+        posture.epoch = Some(primary.number);
+        // The whole database is under one key: nothing is left under an older epoch.
+        posture.oldest_epoch_in_use = Some(primary.number);
+        posture.epoch_since = timestamp(primary.created);
+        posture.entries = last.census.total();
+        posture.node_key = self.node_key;
+        posture.cluster = Some(*self.documents.keyring.cluster());
+        posture.keyring_version = Some(self.documents.keyring.version());
+        posture.recovery_recipients =
+            u32::try_from(self.documents.nodeset.recovery().len()).unwrap_or(u32::MAX);
+        posture.last_drill = self.shared.witness().and_then(|witness| witness.last_drill).and_then(timestamp);
+        posture
+    }
+}
+
+/// What a failed verification says about the store; an operating system that fails says nothing.
+fn state_after(error: &OpenError, before: PostureState) -> PostureState {
+    match error.class() {
+        ErrorClass::Tampered | ErrorClass::Corrupt | ErrorClass::WrongKey => PostureState::Tampered,
+        ErrorClass::RolledBack => PostureState::RolledBack,
+        _ if before == PostureState::Proven => PostureState::Unproven,
+        _ => before,
+    }
+}
+
+/// Records on their way from the importing thread to the writer's.
+type Batch = Result<Vec<(RecordId, RecordBytes)>, ()>;
+
+/// Records of one batch.
+const IMPORT_BATCH: usize = 512;
+
+/// Imports in one transaction: the records are read and checked here, and written by the writer.
+fn import(
+    writer: &Writer,
+    records: &mut ImportRecords<'_>,
+    floor: Option<Timestamp>,
+) -> Result<(), StoreError> {
+    let (send, batches) = mpsc::sync_channel::<Batch>(2);
+    let answer = writer.submit_from_thread(move |unit| import_batches(unit, &batches, floor))?;
+    let mut order = ImportOrder::default();
+    let mut failure = None;
+    loop {
+        let mut batch = Vec::with_capacity(IMPORT_BATCH);
+        for bytes in records.take(IMPORT_BATCH) {
+            match bytes.and_then(|bytes| order.accept(&bytes).map(|id| (id, bytes))) {
+                Ok(record) => batch.push(record),
+                Err(error) => failure = Some(error),
+            }
+            if failure.is_some() {
+                break;
+            }
+        }
+        let is_last = batch.len() < IMPORT_BATCH;
+        let message = if failure.is_some() { Err(()) } else { Ok(batch) };
+        // Refused only when the writer has given up; its answer says why.
+        if send.send(message).is_err() || is_last || failure.is_some() {
+            break;
+        }
+    }
+    drop(send);
+    let answer = answer.recv().unwrap_or_else(|_| Err(writer.gone()));
+    failure.map_or(answer, Err)
+}
+
+fn import_batches(
+    unit: &mut Unit<'_>,
+    batches: &mpsc::Receiver<Batch>,
+    floor: Option<Timestamp>,
+) -> Result<(), StoreError> {
+    let failed = |error: &rusqlite::Error| view::database("import a record", error);
+    let records = query::census(unit.connection).map_err(|error| failed(&error))?.total();
+    if records > 0 {
+        return Err(StoreError::NotEmpty { records });
+    }
+    loop {
+        match batches.recv() {
+            Ok(Ok(batch)) => {
+                let is_last = batch.len() < IMPORT_BATCH;
+                for (id, bytes) in batch {
+                    query::insert(unit.connection, &id, bytes.body()).map_err(|error| failed(&error))?;
+                    unit.meta.state_digest.add(&unit.hasher.hash(bytes.as_bytes()));
+                }
+                if is_last {
+                    break;
+                }
+            }
+            Ok(Err(())) | Err(mpsc::RecvError) => return Err(StoreError::Stopped),
+        }
+    }
+    unit.meta.count_one_write();
+    if let Some(at) = floor {
+        unit.meta.nonce_floor = NonceFloor::raised_by(unit.meta.nonce_floor, at);
+    }
+    Ok(())
+}

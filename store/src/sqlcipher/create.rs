@@ -1,0 +1,467 @@
+//! Makes a store: built under a folder of its own, proven, and only then given its name (SPEC store, section 5.5).
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rusqlite::Connection;
+use unibus_keyfile::derive;
+use unibus_keyfile::digest::{StateDigest, StateHasher};
+use unibus_keyfile::durable::{self, LockFile, Sync};
+use unibus_keyfile::error::KeyError;
+use unibus_keyfile::file;
+use unibus_keyfile::id::{Lineage, Sequence, UnixTime};
+use unibus_keyfile::keyring::{CarriedOver, Keyring, Secrets};
+use unibus_keyfile::node_key::NodeKeyFile;
+use unibus_keyfile::witness::{self, Witness};
+
+use super::error::OpenError;
+use super::meta::{self, Meta};
+use super::open::{self, Access, CacheKib};
+use super::opening::{self, Documents};
+use super::options::{Keys, OpenOptions};
+use super::paths::{self, Paths};
+use super::proof::Expected;
+use super::view::database;
+use super::{query, schema};
+use crate::domain::{ImportOrder, NonceFloor};
+use crate::error::StoreError;
+use crate::record::{RecordBytes, Timestamp};
+use crate::store::{Census, Position};
+
+/// How the folder of an unfinished store is named, before the random part.
+pub(super) const FOLDER_PREFIX: &str = ".unibus-new-";
+/// In that folder: the name of the database it is for.
+const TARGET: &str = "target";
+/// In that folder: there once everything in it is proven and synced.
+const COMPLETE: &str = "complete";
+
+/// What may be lying where the new store goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "complete by nature")]
+pub enum Supersede {
+    /// Nothing: neither keyring nor witness.
+    Nothing,
+    /// Keyring and witness of a store whose database is gone. Both are kept under other names.
+    Lost,
+}
+
+/// How a store is made.
+#[derive(Debug)]
+pub struct CreateOptions {
+    open: OpenOptions,
+    own: Arc<NodeKeyFile>,
+    carried: Option<CarriedOver>,
+    supersede: Supersede,
+    nonce_floor: Option<Timestamp>,
+}
+
+impl CreateOptions {
+    /// Makes a store at `database`, with `nodeset` and the state directory `state` beside it.
+    #[must_use]
+    pub fn new(database: &Path, own: Arc<NodeKeyFile>, now: UnixTime) -> Self {
+        let open = OpenOptions::new(database, Keys::Node(Arc::clone(&own)), now);
+        Self { open, own, carried: None, supersede: Supersede::Nothing, nonce_floor: None }
+    }
+
+    /// Takes the nodeset from another file.
+    #[must_use]
+    pub fn nodeset(mut self, path: &Path) -> Self {
+        self.open = self.open.nodeset(path);
+        self
+    }
+
+    /// Puts the witness into another directory.
+    #[must_use]
+    pub fn state_dir(mut self, path: &Path) -> Self {
+        self.open = self.open.state_dir(path);
+        self
+    }
+
+    /// Carries the state key over from the source, so that equal contents have equal digests.
+    #[must_use]
+    pub fn carried_over(mut self, carried: CarriedOver) -> Self {
+        self.carried = Some(carried);
+        self
+    }
+
+    /// Says what may be lying there.
+    #[must_use]
+    pub const fn supersede(mut self, supersede: Supersede) -> Self {
+        self.supersede = supersede;
+        self
+    }
+
+    /// Refuses signed requests that expire at this time or before.
+    #[must_use]
+    pub const fn nonce_floor(mut self, at: Timestamp) -> Self {
+        self.nonce_floor = Some(at);
+        self
+    }
+}
+
+/// A store that is being made. Dropped before it is finished, it leaves nothing.
+pub struct NewStore {
+    // Dropped in this order: the connection before its folder goes, the lock last.
+    connection: Connection,
+    building: Building,
+    paths: Paths,
+    options: CreateOptions,
+    documents: Documents,
+    secrets: Secrets,
+    hasher: StateHasher,
+    order: ImportOrder,
+    census: Census,
+    meta: Meta,
+    _lock: LockFile,
+}
+
+impl std::fmt::Debug for NewStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewStore").field("census", &self.census).finish_non_exhaustive()
+    }
+}
+
+/// The folder in which a store is made; removed on drop.
+struct Building {
+    folder: PathBuf,
+    database: PathBuf,
+    keyring: PathBuf,
+}
+
+impl Building {
+    fn of(folder: PathBuf, paths: &Paths) -> Self {
+        let name = |path: &Path| folder.join(path.file_name().unwrap_or_default());
+        Self { database: name(&paths.database), keyring: name(&paths.keyring), folder }
+    }
+}
+
+impl Drop for Building {
+    fn drop(&mut self) {
+        // What stays is removed by the next run.
+        drop(std::fs::remove_dir_all(&self.folder));
+    }
+}
+
+impl NewStore {
+    /// Begins: nothing but a folder of its own is made until [`NewStore::finish`].
+    ///
+    /// # Errors
+    /// [`OpenError::Exists`], [`OpenError::DatabaseMissing`] and [`OpenError::WitnessExpects`] for what is there and
+    /// may not be superseded; [`OpenError::Locked`]; whatever is wrong with the nodeset, key or disk.
+    pub fn begin(mut options: CreateOptions) -> Result<Self, OpenError> {
+        let paths = Paths::of(&options.open.database)?;
+        let lock = LockFile::try_exclusive(&paths.lock)
+            .map_err(|source| OpenError::Document { document: "lock", source })?
+            .ok_or_else(|| OpenError::Locked { path: paths.lock.clone() })?;
+        finish_left_over(&paths, &options.open)?;
+        let nodeset = file::read_document(&options.open.nodeset)
+            .map_err(|source| OpenError::Document { document: "nodeset", source })?;
+        let nodeset = options
+            .open
+            .keys
+            .decode_nodeset(&nodeset)
+            .map_err(|source| OpenError::Untrusted { path: options.open.nodeset.clone(), source })?;
+        let witness = opening::witness(&options.open)?;
+        is_free(&paths, &options, witness.as_ref())?;
+        remove_left_overs(&paths)?;
+        let (lineage, now) = (Lineage::random(), options.open.now);
+        let carried = options.carried.take();
+        let (keyring, secrets) = Keyring::create(&nodeset, &options.own, lineage, carried, now)
+            .map_err(|source| OpenError::Untrusted { path: options.open.nodeset.clone(), source })?;
+        let documents = Documents { nodeset, keyring, witness };
+        let building = make_folder(&paths)?;
+        let (epoch, epoch_key) = secrets.primary();
+        let meta = Meta {
+            cluster: *documents.keyring.cluster(),
+            lineage,
+            epoch,
+            sequence: Sequence(0),
+            state_digest: StateDigest::EMPTY,
+            nonce_digest: StateDigest::EMPTY,
+            nonce_floor: options.nonce_floor.map_or(NonceFloor::NONE, NonceFloor::at),
+        };
+        let key = derive::database_key(epoch_key, documents.keyring.cluster());
+        let connection = build(&building.database, key.expose_to_sqlcipher()).map_err(|error| {
+            OpenError::Sqlite { step: "make", path: building.database.clone(), source: error.into() }
+        })?;
+        let hasher = StateHasher::new(secrets.state_key());
+        let (order, census) = (ImportOrder::default(), Census::default());
+        Ok(Self {
+            connection,
+            building,
+            paths,
+            options,
+            documents,
+            secrets,
+            hasher,
+            order,
+            census,
+            meta,
+            _lock: lock,
+        })
+    }
+
+    /// The lineage of the new store.
+    #[must_use]
+    pub const fn lineage(&self) -> Lineage {
+        self.meta.lineage
+    }
+
+    /// Takes the next record, in canonical order.
+    ///
+    /// # Errors
+    /// [`StoreError::Decode`], [`StoreError::Invalid`] for a wrong order, and what the disk refuses.
+    pub fn push(&mut self, bytes: &RecordBytes) -> Result<(), StoreError> {
+        let id = self.order.accept(bytes)?;
+        query::insert(&self.connection, &id, bytes.body())
+            .map_err(|error| database("import a record", &error))?;
+        self.meta.state_digest.add(&self.hasher.hash(bytes.as_bytes()));
+        self.census.add(id.kind(), 1);
+        Ok(())
+    }
+
+    /// Where the store will stand: an import is its first write.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        let sequence = Sequence(u64::from(self.census.total() > 0));
+        Position { lineage: self.meta.lineage, sequence, digest: self.meta.state_digest }
+    }
+
+    /// Commits, reads everything back through the production proof, and gives the store its name.
+    ///
+    /// # Errors
+    /// [`OpenError::ReadBack`]; [`OpenError::Exists`] if the name was taken meanwhile; what the disk refuses.
+    pub fn finish(self) -> Result<(Position, Census), OpenError> {
+        let position = self.position();
+        let meta = Meta { sequence: position.sequence, ..self.meta };
+        let Self { connection, building, paths, options, documents, secrets, census, _lock, .. } = self;
+        close(connection, &meta).map_err(|error| OpenError::Sqlite {
+            step: "write",
+            path: building.database.clone(),
+            source: error.into(),
+        })?;
+        read_back(&building, &secrets, &meta, &census)?;
+        complete(&building, &documents.keyring)?;
+        set_witness_aside(&options.open.state_dir, documents.witness.as_ref())?;
+        let witness = opening::witness_of(&documents, &meta, options.open.now);
+        let sealer = opening::sealer(&options.own)?;
+        // Once the witness is there the store exists: whatever happens, the next run gives it its name.
+        let building = std::mem::ManuallyDrop::new(building);
+        opening::store_witness(&witness, &options.open.state_dir, &sealer)?;
+        install(&building, &paths, &options.open)?;
+        drop(std::mem::ManuallyDrop::into_inner(building));
+        Ok((position, census))
+    }
+}
+
+/// Refuses what is there and must not be replaced.
+fn is_free(paths: &Paths, options: &CreateOptions, witness: Option<&Witness>) -> Result<(), OpenError> {
+    for path in [&paths.database, &paths.wal, &paths.shm, &paths.journal] {
+        if paths::metadata(path)?.is_some() {
+            return Err(OpenError::Exists { path: path.clone() });
+        }
+    }
+    if options.supersede == Supersede::Lost {
+        return Ok(());
+    }
+    if let Some(witness) = witness {
+        return Err(OpenError::WitnessExpects { lineage: witness.lineage, sequence: witness.sequence });
+    }
+    if paths::metadata(&paths.keyring)?.is_some() {
+        return Err(OpenError::Exists { path: paths.keyring.clone() });
+    }
+    Ok(())
+}
+
+fn make_folder(paths: &Paths) -> Result<Building, OpenError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let folder = paths.folder.join(format!("{FOLDER_PREFIX}{:016x}", rand::random::<u64>()));
+    std::fs::DirBuilder::new().mode(0o700).create(&folder).map_err(|source| OpenError::Io {
+        step: "make the folder",
+        path: folder.clone(),
+        source,
+    })?;
+    let building = Building::of(folder, paths);
+    let name = paths.database.file_name().unwrap_or_default();
+    put(&building.folder.join(TARGET), name.as_encoded_bytes(), 0o600, "marker")?;
+    Ok(building)
+}
+
+fn put(path: &Path, bytes: &[u8], mode: u32, document: &'static str) -> Result<(), OpenError> {
+    durable::create_new(path, bytes, mode).map_err(|source| OpenError::Document { document, source })
+}
+
+fn build(database: &Path, key: &[u8; 32]) -> Result<Connection, rusqlite::Error> {
+    let connection = open::connect(database, key, Access::Build, CacheKib::IMPORTING)?;
+    schema::create(&connection)?;
+    connection.execute_batch("BEGIN")?;
+    Ok(connection)
+}
+
+fn close(connection: Connection, meta: &Meta) -> Result<(), rusqlite::Error> {
+    meta::insert(&connection, meta)?;
+    connection.execute_batch("COMMIT")?;
+    connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+    connection.close().map_err(|(_, error)| error)
+}
+
+/// Reads back what was written as any opening does, and compares.
+fn read_back(building: &Building, secrets: &Secrets, meta: &Meta, census: &Census) -> Result<(), OpenError> {
+    let path = &building.database;
+    let synced = std::fs::File::open(path).and_then(|file| file.sync_all());
+    synced.map_err(|source| OpenError::Io { step: "sync", path: path.clone(), source })?;
+    let mut wal = path.clone().into_os_string();
+    wal.push("-wal");
+    let wal = PathBuf::from(wal);
+    let expected = Expected {
+        path,
+        wal: &wal,
+        cluster: meta.cluster,
+        lineage: meta.lineage,
+        epoch: meta.epoch,
+        state_key: secrets.state_key(),
+    };
+    let key = derive::database_key(secrets.primary().1, &meta.cluster);
+    let connection = open::connect(path, key.expose_to_sqlcipher(), Access::Proof, CacheKib::STREAMING)
+        .map_err(|error| expected.sqlite("open", error))?;
+    let proof = expected.prove(&connection)?;
+    drop(connection);
+    if proof.meta == *meta && proof.census == *census { Ok(()) } else { Err(OpenError::ReadBack) }
+}
+
+/// Puts the keyring beside the database and says that both are complete.
+fn complete(building: &Building, keyring: &Keyring) -> Result<(), OpenError> {
+    let mut wal = building.database.clone().into_os_string();
+    wal.push("-wal");
+    // The proof has made an empty one.
+    drop(std::fs::remove_file(wal));
+    put(&building.keyring, keyring.as_bytes(), opening::KEYRING_MODE, "keyring")?;
+    put(&building.folder.join(COMPLETE), b"", 0o600, "marker")
+}
+
+fn first_8_hex(lineage: &Lineage) -> String {
+    lineage.to_string().chars().take(8).collect()
+}
+
+/// Keeps the witness of a lost store under the name of its lineage.
+fn set_witness_aside(state_dir: &Path, witness: Option<&Witness>) -> Result<(), OpenError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let Some(witness) = witness else {
+        return std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(state_dir)
+            .map_err(|source| OpenError::Io { step: "make the folder", path: state_dir.into(), source });
+    };
+    let failed = |source| OpenError::Document { document: "witness", source };
+    let bytes = file::read_document(&Witness::path(state_dir)).map_err(failed)?;
+    let aside = state_dir.join(format!("{}.{}", witness::FILE_NAME, first_8_hex(&witness.lineage)));
+    durable::replace(&aside, &bytes, 0o600, Sync::Disk).map_err(failed)
+}
+
+/// Gives keyring and database their names. May be repeated from any point at which it was stopped.
+fn install(building: &Building, paths: &Paths, options: &OpenOptions) -> Result<(), OpenError> {
+    let failed = |source| OpenError::Document { document: "keyring", source };
+    let keyring = file::read_document(&building.keyring).map_err(failed)?;
+    match file::read_document(&paths.keyring) {
+        Ok(present) if present == keyring => {}
+        Ok(present) => {
+            set_keyring_aside(&present, paths, options)?;
+            put(&paths.keyring, &keyring, opening::KEYRING_MODE, "keyring")?;
+        }
+        Err(KeyError::Missing { .. }) => put(&paths.keyring, &keyring, opening::KEYRING_MODE, "keyring")?,
+        Err(source) => return Err(failed(source)),
+    }
+    match durable::take_name(&building.database, &paths.database) {
+        Ok(()) => Ok(()),
+        Err(KeyError::Exists { path }) => Err(OpenError::Exists { path }),
+        Err(source) => Err(OpenError::Document { document: "database", source }),
+    }
+}
+
+/// Keeps the keyring of a lost store under the name of its lineage.
+fn set_keyring_aside(bytes: &[u8], paths: &Paths, options: &OpenOptions) -> Result<(), OpenError> {
+    let failed = |source| OpenError::Document { document: "keyring", source };
+    // One that cannot be read any more is kept all the same.
+    let nodeset =
+        file::read_document(&options.nodeset).ok().and_then(|b| options.keys.decode_nodeset(&b).ok());
+    let keyring = nodeset.and_then(|nodeset| Keyring::decode(bytes, &nodeset, options.keys.node()).ok());
+    let name = keyring.map_or_else(
+        || format!("unknown-{:08x}", rand::random::<u32>()),
+        |keyring| first_8_hex(keyring.lineage()),
+    );
+    let mut aside = paths.keyring.clone().into_os_string();
+    aside.push(format!(".{name}"));
+    durable::replace(Path::new(&aside), bytes, opening::KEYRING_MODE, Sync::Disk).map_err(failed)?;
+    std::fs::remove_file(&paths.keyring).map_err(|source| OpenError::Io {
+        step: "set aside",
+        path: paths.keyring.clone(),
+        source,
+    })
+}
+
+/// The folders of unfinished stores that were meant for this database.
+fn left_overs(paths: &Paths) -> Result<Vec<PathBuf>, OpenError> {
+    let failed = |source| OpenError::Io { step: "list", path: paths.folder.clone(), source };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(&paths.folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if !entry.file_name().as_encoded_bytes().starts_with(FOLDER_PREFIX.as_bytes()) {
+            continue;
+        }
+        let target = std::fs::read(entry.path().join(TARGET)).unwrap_or_default();
+        // Killed before it was marked: then it is empty.
+        if target.is_empty()
+            || Some(target.as_slice()) == paths.database.file_name().map(OsStr::as_encoded_bytes)
+        {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
+/// Removes what dead runs have left. Only the holder of the lock may.
+pub(super) fn remove_left_overs(paths: &Paths) -> Result<(), OpenError> {
+    for folder in left_overs(paths)? {
+        let marked = folder.join(TARGET).exists();
+        let removed = if marked { std::fs::remove_dir_all(&folder) } else { std::fs::remove_dir(&folder) };
+        if marked {
+            removed.map_err(|source| OpenError::Io { step: "remove", path: folder, source })?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives a store its name whose making was stopped after its witness was written.
+pub(super) fn finish_interrupted(paths: &Paths, options: &OpenOptions) -> Result<(), OpenError> {
+    let is_there = paths::metadata(&paths.database)?.is_some();
+    if is_there || paths::metadata(&paths.folder)?.is_none() || left_overs(paths)?.is_empty() {
+        return Ok(());
+    }
+    match opening::take_lock(paths)? {
+        Some(_held) => finish_left_over(paths, options),
+        None => Ok(()),
+    }
+}
+
+fn finish_left_over(paths: &Paths, options: &OpenOptions) -> Result<(), OpenError> {
+    if paths::metadata(&paths.database)?.is_some() {
+        return Ok(());
+    }
+    let left_over = left_overs(paths)?;
+    let Some(witness) = (if left_over.is_empty() { None } else { opening::witness(options)? }) else {
+        return Ok(());
+    };
+    for folder in left_over {
+        let building = std::mem::ManuallyDrop::new(Building::of(folder, paths));
+        let Ok(keyring) = file::read_document(&building.keyring) else { continue };
+        let is_witnessed = unibus_keyfile::id::DocumentHash::of(&keyring) == witness.keyring_hash;
+        if is_witnessed && building.folder.join(COMPLETE).exists() && building.database.exists() {
+            install(&building, paths, options)?;
+            drop(std::mem::ManuallyDrop::into_inner(building));
+            return Ok(());
+        }
+    }
+    Ok(())
+}

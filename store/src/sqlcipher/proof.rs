@@ -1,0 +1,193 @@
+//! Proves a store: every page, the structure, every record, and that together they are those of the last commit.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use rusqlite::Connection;
+use unibus_keyfile::digest::{StateDigest, StateHasher};
+use unibus_keyfile::id::{ClusterId, Epoch, Lineage};
+use unibus_keyfile::secret::StateKey;
+
+use super::error::OpenError;
+use super::fault::{Fault, SqliteError};
+use super::meta::{self, Meta};
+use super::query::{self, RowError, RowFault};
+use super::{nonce, schema, wal};
+use crate::domain::Scan;
+use crate::record::{Kind, Record, RecordBytes};
+use crate::store::Census;
+
+/// Most page numbers an error names.
+const PAGES_NAMED: usize = 16;
+
+/// What the database has to be, known from documents outside it.
+pub(super) struct Expected<'a> {
+    pub(super) path: &'a Path,
+    pub(super) wal: &'a Path,
+    pub(super) cluster: ClusterId,
+    pub(super) lineage: Lineage,
+    pub(super) epoch: Epoch,
+    pub(super) state_key: &'a StateKey,
+}
+
+/// What was proven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Proof {
+    pub(super) meta: Meta,
+    pub(super) census: Census,
+}
+
+impl Expected<'_> {
+    /// Proves everything in one read transaction.
+    pub(super) fn prove(&self, connection: &Connection) -> Result<Proof, OpenError> {
+        self.is_encrypted(connection)?;
+        let transaction = connection.unchecked_transaction().map_err(|error| self.sqlite("read", error))?;
+        let proof = self.prove_within(&transaction)?;
+        transaction.finish().map_err(|error| self.sqlite("read", error))?;
+        Ok(proof)
+    }
+
+    /// Proves everything within a read transaction of the caller's.
+    pub(super) fn prove_within(&self, transaction: &Connection) -> Result<Proof, OpenError> {
+        // Before anything else is read: a page that fails spoils the connection, and no page could be named then.
+        self.pages(transaction)?;
+        self.header(transaction)?;
+        self.structure(transaction)?;
+        let meta = self.meta(transaction)?;
+        self.contents(transaction, meta)
+    }
+
+    pub(super) fn is_encrypted(&self, connection: &Connection) -> Result<(), OpenError> {
+        let status: Result<String, _> = connection.query_row("PRAGMA cipher_status", [], |row| row.get(0));
+        match status {
+            Ok(status) if status == "1" => Ok(()),
+            Ok(_) | Err(rusqlite::Error::QueryReturnedNoRows) => {
+                Err(OpenError::NotEncrypted { path: self.path.into() })
+            }
+            Err(error) => Err(self.sqlite("read", error)),
+        }
+    }
+
+    fn pages(&self, connection: &Connection) -> Result<(), OpenError> {
+        let mut bad =
+            self.unauthentic_pages(connection).map_err(|error| self.sqlite("check the pages of", error))?;
+        if bad.is_empty() {
+            return Ok(());
+        }
+        let logged = wal::pages(self.wal).map_err(|source| OpenError::Io {
+            step: "read",
+            path: self.wal.into(),
+            source,
+        })?;
+        bad.retain(|page| !logged.contains(page));
+        bad.truncate(PAGES_NAMED);
+        if bad.is_empty() { Ok(()) } else { Err(OpenError::Pages { path: self.path.into(), pages: bad }) }
+    }
+
+    fn unauthentic_pages(&self, connection: &Connection) -> Result<Vec<u32>, rusqlite::Error> {
+        let mut statement = connection.prepare("PRAGMA cipher_integrity_check")?;
+        let mut rows = statement.query([])?;
+        let mut bad = Vec::new();
+        while let Some(row) = rows.next()? {
+            let text = row.get_ref(0)?.as_str().unwrap_or_default();
+            // "HMAC verification failed for page 7", "page 9 has an invalid size of ..."
+            let number = text.split_once("page ").map(|(_, rest)| rest.split(' ').next().unwrap_or_default());
+            bad.push(number.and_then(|number| number.parse().ok()).unwrap_or(0));
+        }
+        Ok(bad)
+    }
+
+    fn header(&self, connection: &Connection) -> Result<(), OpenError> {
+        let number = |pragma: &str| -> Result<i64, OpenError> {
+            connection
+                .query_row(&format!("PRAGMA {pragma}"), [], |row| row.get(0))
+                .map_err(|error| self.sqlite("read", error))
+        };
+        let found = number("application_id")?;
+        if found != schema::APPLICATION_ID {
+            return Err(OpenError::Application { path: self.path.into(), found });
+        }
+        let found = number("user_version")?;
+        if found < 1 || found > schema::SCHEMA_VERSION {
+            let newest = schema::SCHEMA_VERSION;
+            return Err(OpenError::SchemaVersion { path: self.path.into(), found, newest });
+        }
+        Ok(())
+    }
+
+    fn structure(&self, connection: &Connection) -> Result<(), OpenError> {
+        let first: String = connection
+            .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
+            .map_err(|error| self.sqlite("check", error))?;
+        if first != "ok" {
+            return Err(OpenError::Structure { path: self.path.into(), detail: first });
+        }
+        match schema::is_exact(connection) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(OpenError::Schema { path: self.path.into() }),
+            Err(error) => Err(self.sqlite("read", error)),
+        }
+    }
+
+    fn meta(&self, connection: &Connection) -> Result<Meta, OpenError> {
+        let other = |field| OpenError::OtherStore { path: self.path.into(), field };
+        let meta = meta::read(connection).map_err(|error| self.sqlite("read", error))?;
+        let meta = meta.ok_or_else(|| other("format"))?;
+        if meta.cluster != self.cluster {
+            return Err(other("cluster"));
+        }
+        if meta.lineage != self.lineage {
+            return Err(other("lineage"));
+        }
+        if meta.epoch != self.epoch {
+            return Err(other("epoch"));
+        }
+        Ok(meta)
+    }
+
+    fn contents(&self, connection: &Connection, meta: Meta) -> Result<Proof, OpenError> {
+        let hasher = StateHasher::new(self.state_key);
+        let mut digest = StateDigest::EMPTY;
+        let mut census = Census::default();
+        for kind in Kind::ALL {
+            let scanned = query::scan(connection, Scan::Kind(kind), &mut |position, id, body| {
+                let bytes = RecordBytes::assemble(&id, body)
+                    .and_then(|bytes| Record::decode(bytes.as_bytes()).map(|_| bytes))
+                    .map_err(|error| RowFault { position, error: RowError::Decode(error) })?;
+                digest.add(&hasher.hash(bytes.as_bytes()));
+                Ok::<_, RowFault>(ControlFlow::Continue(()))
+            });
+            let (_, count) = scanned.map_err(|fault| self.row(fault))?;
+            census.add(kind, count);
+        }
+        if digest != meta.state_digest {
+            return Err(OpenError::Digest { path: self.path.into(), what: "state digest" });
+        }
+        let digest = nonce::digest_of_all(connection, &hasher).map_err(|error| self.sqlite("read", error))?;
+        if digest != meta.nonce_digest {
+            return Err(OpenError::Digest { path: self.path.into(), what: "nonce digest" });
+        }
+        Ok(Proof { meta, census })
+    }
+
+    fn row(&self, fault: RowFault) -> OpenError {
+        let path = self.path.into();
+        match fault.error {
+            RowError::Sqlite(error) => self.sqlite("read", error),
+            RowError::Decode(source) => {
+                OpenError::Record { path, kind: fault.position.kind, index: fault.position.index, source }
+            }
+        }
+    }
+
+    /// An error of SQLite, as what it means for a database whose key is known to be right.
+    pub(super) fn sqlite(&self, step: &'static str, error: rusqlite::Error) -> OpenError {
+        let path = self.path.to_path_buf();
+        let source = SqliteError::from(error);
+        match source.fault() {
+            Fault::NotADatabase => OpenError::FirstPage { path },
+            Fault::Corrupt => OpenError::Structure { path, detail: source.to_string() },
+            _ => OpenError::Sqlite { step, path, source },
+        }
+    }
+}

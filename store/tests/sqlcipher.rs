@@ -1,0 +1,7 @@
+//! The SQLCipher backend on disk: opening, damage, rollback, creation, crashes.
+
+mod sqlcipher {
+    pub(crate) mod fixture;
+    mod opening;
+    mod tamper;
+}
