@@ -1,11 +1,6 @@
 //! Reads key files and small documents from disk, with the checks of SPEC keyfile, section 3.4.
 
-use std::{
-    fs::File,
-    io::Read,
-    os::{fd::AsFd, unix::fs::MetadataExt},
-    path::Path,
-};
+use std::{fs::File, io::Read, os::unix::fs::MetadataExt, path::Path};
 
 use rustix::fs::{Mode, OFlags};
 use zeroize::Zeroizing;
@@ -48,13 +43,16 @@ fn read(path: &Path, mut file: impl Read, size: u64, limit: u64) -> Result<Zeroi
     Ok(bytes)
 }
 
-/// Reads a secret file as text.
+/// Checks kind, owner and mode of a secret file, without reading it.
 ///
 /// # Errors
-/// [`KeyError`] when it is missing, a link, not a file, open to group or others, of another owner, too large or
-/// not text.
-pub fn read_secret_text(path: &Path) -> Result<Zeroizing<String>, KeyError> {
-    let (file, metadata) = open(path)?;
+/// [`KeyError`], as [`read_secret_text`].
+pub fn check_secret(path: &Path) -> Result<(), KeyError> {
+    let (_file, metadata) = open(path)?;
+    check_access(path, &metadata)
+}
+
+fn check_access(path: &Path, metadata: &std::fs::Metadata) -> Result<(), KeyError> {
     let mode = metadata.mode() & 0o7777;
     if mode & 0o077 != 0 {
         return Err(KeyError::Mode { path: path.into(), mode });
@@ -63,16 +61,21 @@ pub fn read_secret_text(path: &Path) -> Result<Zeroizing<String>, KeyError> {
     if metadata.uid() != expected && metadata.uid() != 0 {
         return Err(KeyError::Owner { path: path.into(), expected, found: metadata.uid() });
     }
-    let mut bytes = read(
-        path,
-        file.as_fd().try_clone_to_owned().map(File::from).map_err(|source| KeyError::Io {
-            step: "open",
-            path: path.into(),
-            source,
-        })?,
-        metadata.len(),
-        MAX_KEY_FILE_BYTES,
-    )?;
+    Ok(())
+}
+
+/// Reads a secret file as text.
+///
+/// # Errors
+/// [`KeyError`] when it is missing, a link, not a file, open to group or others, of another owner, too large or
+/// not text.
+pub fn read_secret_text(path: &Path) -> Result<Zeroizing<String>, KeyError> {
+    let (file, metadata) = open(path)?;
+    check_access(path, &metadata)?;
+    text_of(path, read(path, file, metadata.len(), MAX_KEY_FILE_BYTES)?)
+}
+
+fn text_of(path: &Path, mut bytes: Zeroizing<Vec<u8>>) -> Result<Zeroizing<String>, KeyError> {
     match String::from_utf8(std::mem::take(&mut *bytes)) {
         Ok(text) => Ok(Zeroizing::new(text)),
         Err(bad) => {

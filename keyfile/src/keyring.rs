@@ -1,31 +1,33 @@
 //! The keyring: all epochs, and their secrets wrapped to every node and recovery recipient
 //! (SPEC keyfile, section 5.2).
 
-use std::collections::BTreeMap;
-
-use minicbor::{Decode, Encode, bytes::ByteVec};
-use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
-
 use crate::{
     aad, derive,
-    error::{DecodeError, DocumentError, UnlockError},
+    error::{DocumentError, UnlockError},
     id::{ClusterId, DocumentHash, Epoch, Fingerprint, Lineage, UnixTime},
     node_key::{NodeKey, NodeKeyFile},
-    nodeset::{Nodeset, container_error, fixed},
+    nodeset::{Nodeset, container_error},
     operator_key::RecoveryKey,
-    secret::{EpochKey, KEY_BYTES, StateKey},
+    secret::{EpochKey, StateKey},
     signed::{self, Kind},
     suite::{SUITE_1, Signature25519, WrappingKey},
 };
+
+mod body;
+mod secrets;
+
+pub use secrets::Secrets;
+
+use body::{Body, body_of, contents_of};
+use secrets::{decode_secrets, encode_secrets};
 
 /// Most epochs of a keyring.
 pub const MAX_EPOCHS: usize = 4096;
 /// Most records that one primary epoch may seal (design rule 7).
 pub const MAX_SEALS_PER_EPOCH: u64 = 1 << 40;
 
-const WRAP_LABEL: &[u8] = b"unibus/keyring/wrap/v1";
-const SECRETS_VERSION_1: u8 = 1;
+/// First part of the `info` of every wrap in a keyring.
+pub const WRAP_LABEL: &[u8] = b"unibus/keyring/wrap/v1";
 const DOCUMENT: &str = "keyring";
 
 /// What an epoch may be used for.
@@ -89,55 +91,6 @@ pub struct EpochEntry {
     pub exposed: bool,
 }
 
-#[derive(Encode, Decode)]
-#[cbor(map)]
-struct EpochBody {
-    #[n(0)]
-    number: u32,
-    #[n(1)]
-    state: u8,
-    #[n(2)]
-    created: u64,
-    #[n(3)]
-    commitment: ByteVec,
-    #[n(4)]
-    exposed: bool,
-}
-
-#[derive(Encode, Decode)]
-#[cbor(map)]
-struct WrapBody {
-    #[n(0)]
-    recipient: ByteVec,
-    #[n(1)]
-    wrapped: ByteVec,
-}
-
-#[derive(Encode, Decode)]
-#[cbor(map)]
-struct Body {
-    #[n(0)]
-    suite: u16,
-    #[n(1)]
-    cluster: ByteVec,
-    #[n(2)]
-    lineage: ByteVec,
-    #[n(3)]
-    version: u64,
-    #[n(4)]
-    nodeset_version: u64,
-    #[n(5)]
-    nodeset_hash: ByteVec,
-    #[n(6)]
-    previous: Option<ByteVec>,
-    #[n(7)]
-    state_commitment: ByteVec,
-    #[n(8)]
-    epochs: Vec<EpochBody>,
-    #[n(9)]
-    wraps: Vec<WrapBody>,
-}
-
 #[derive(Clone, Debug)]
 struct Wrap {
     recipient: [u8; 32],
@@ -157,41 +110,6 @@ struct Contents {
     wraps: Vec<Wrap>,
 }
 
-/// The unwrapped secrets of a keyring.
-#[derive(Debug)]
-pub struct Secrets {
-    state: StateKey,
-    epochs: BTreeMap<Epoch, EpochKey>,
-    primary: Epoch,
-    primary_key: EpochKey,
-}
-
-impl Secrets {
-    /// The key of the state digest.
-    #[must_use]
-    pub const fn state_key(&self) -> &StateKey {
-        &self.state
-    }
-
-    /// The epoch that seals.
-    #[must_use]
-    pub const fn primary(&self) -> (Epoch, &EpochKey) {
-        (self.primary, &self.primary_key)
-    }
-
-    /// The key of an epoch that can still be opened.
-    #[must_use]
-    pub fn epoch(&self, number: Epoch) -> Option<&EpochKey> {
-        if number == self.primary { Some(&self.primary_key) } else { self.epochs.get(&number) }
-    }
-
-    /// The state key alone, to carry it over into a new lineage.
-    #[must_use]
-    pub fn into_state_key(self) -> StateKey {
-        self.state
-    }
-}
-
 /// How a keyring is made for a new lineage.
 #[derive(Debug)]
 pub struct CarriedOver {
@@ -199,6 +117,57 @@ pub struct CarriedOver {
     pub state: StateKey,
     /// Highest epoch of the source; the new one is the next.
     pub last_epoch: Epoch,
+}
+
+/// What a keyring says, for people to look at. Its signatures were verified, but not whether the signers may sign
+/// it: nothing may be built on it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Summary {
+    /// Cluster.
+    pub cluster: ClusterId,
+    /// History.
+    pub lineage: Lineage,
+    /// Version.
+    pub version: u64,
+    /// SHA-256 of the document.
+    pub hash: DocumentHash,
+    /// Version of the nodeset that it was made for.
+    pub nodeset_version: u64,
+    /// All epochs, ascending.
+    pub epochs: Vec<EpochEntry>,
+    /// Fingerprints of the wrapping keys that can open it.
+    pub recipients: Vec<Fingerprint>,
+    /// Fingerprints of the keys that signed it.
+    pub signers: Vec<Fingerprint>,
+}
+
+impl Summary {
+    /// Reads a keyring without deciding whether to trust it.
+    ///
+    /// # Errors
+    /// [`DocumentError`]: damaged, or a signature does not verify.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DocumentError> {
+        let (opened, contents) = decode_signed(bytes)?;
+        Ok(Self {
+            cluster: contents.cluster,
+            lineage: contents.lineage,
+            version: contents.version,
+            hash: opened.hash,
+            nodeset_version: contents.nodeset_version,
+            recipients: contents.wraps.iter().map(|wrap| Fingerprint::of(&wrap.recipient)).collect(),
+            signers: opened.signers.iter().map(|signer| Fingerprint::of(signer)).collect(),
+            epochs: contents.epochs,
+        })
+    }
+}
+
+fn decode_signed(bytes: &[u8]) -> Result<(signed::Document<'_>, Contents), DocumentError> {
+    let opened = signed::decode(Kind::Keyring, bytes).map_err(|error| container_error(DOCUMENT, error))?;
+    let decode = |source| DocumentError::Decode { document: DOCUMENT, source };
+    let body: Body = signed::decode_body(opened.body).map_err(decode)?;
+    let contents = contents_of(&body).map_err(decode)?;
+    Ok((opened, contents))
 }
 
 /// A keyring whose signature by a node of the nodeset was verified.
@@ -248,7 +217,7 @@ impl Keyring {
             }],
             wraps: Vec::new(),
         };
-        let secrets = Secrets { state, epochs: BTreeMap::new(), primary: number, primary_key };
+        let secrets = Secrets::first(state, number, primary_key);
         let keyring = Self::sign(contents, nodeset, own, &secrets)?;
         Ok((keyring, secrets))
     }
@@ -258,13 +227,18 @@ impl Keyring {
     /// Where a recipient is gone, every epoch that it could open is marked exposed: only a new epoch helps.
     ///
     /// # Errors
-    /// [`DocumentError::Signer`] when no key of the file is in the nodeset.
+    /// [`DocumentError::Signer`] when no key of the file is in the nodeset; [`DocumentError::OldNodeset`] when the
+    /// nodeset is older than the keyring's; [`DocumentError::Invalid`] when these are not the keyring's secrets.
     pub fn rewrap(
         &self,
         nodeset: &Nodeset,
         own: &NodeKeyFile,
         secrets: &Secrets,
     ) -> Result<Self, DocumentError> {
+        if nodeset.version() < self.contents.nodeset_version {
+            let (expected, found) = (self.contents.nodeset_version, nodeset.version());
+            return Err(DocumentError::OldNodeset { expected, found });
+        }
         let mut contents = self.contents.clone();
         contents.version = contents.version.saturating_add(1);
         contents.previous = Some(self.hash);
@@ -288,6 +262,10 @@ impl Keyring {
             return Err(DocumentError::Cluster { document: "nodeset", expected, found });
         }
         let signer = own_key(nodeset, own)?;
+        // A keyring that promises other keys than it carries would lock everybody out for good.
+        if !secrets.fit(&contents) {
+            return Err(DocumentError::Invalid("these are not the secrets of this keyring".into()));
+        }
         contents.nodeset_version = nodeset.version();
         contents.nodeset_hash = nodeset.hash();
         let bundle = encode_secrets(&contents, secrets);
@@ -316,11 +294,7 @@ impl Keyring {
     /// [`DocumentError`]: damaged, of another cluster, signed by a stranger, made for a newer or another nodeset,
     /// or wrapped to others than its recipients.
     pub fn decode(bytes: &[u8], nodeset: &Nodeset, own: Option<&NodeKeyFile>) -> Result<Self, DocumentError> {
-        let opened =
-            signed::decode(Kind::Keyring, bytes).map_err(|error| container_error(DOCUMENT, error))?;
-        let decode = |source| DocumentError::Decode { document: DOCUMENT, source };
-        let body: Body = signed::decode_body(opened.body).map_err(decode)?;
-        let contents = contents_of(&body).map_err(decode)?;
+        let (opened, contents) = decode_signed(bytes)?;
         if contents.cluster != *nodeset.cluster() {
             let (expected, found) = (*nodeset.cluster(), contents.cluster);
             return Err(DocumentError::Cluster { document: DOCUMENT, expected, found });
@@ -460,139 +434,4 @@ fn wrap_info(contents: &Contents, recipient: &[u8; 32]) -> Vec<u8> {
         &contents.version.to_be_bytes(),
         recipient,
     ])
-}
-
-/// Version, state key, then (epoch, key) of every epoch that is not destroyed, ascending.
-fn encode_secrets(contents: &Contents, secrets: &Secrets) -> Zeroizing<Vec<u8>> {
-    let mut out = Zeroizing::new(Vec::with_capacity(1 + KEY_BYTES + contents.epochs.len() * (4 + KEY_BYTES)));
-    out.push(SECRETS_VERSION_1);
-    out.extend_from_slice(secrets.state.expose());
-    for entry in contents.epochs.iter().filter(|e| e.state != EpochState::Destroyed) {
-        if let Some(key) = secrets.epoch(entry.number) {
-            out.extend_from_slice(&entry.number.get().to_be_bytes());
-            out.extend_from_slice(key.expose());
-        }
-    }
-    out
-}
-
-fn decode_secrets(contents: &Contents, bundle: &[u8]) -> Result<Secrets, UnlockError> {
-    let Some((&SECRETS_VERSION_1, rest)) = bundle.split_first() else { return Err(UnlockError::Contents) };
-    let Some((state, mut rest)) = rest.split_first_chunk::<KEY_BYTES>() else {
-        return Err(UnlockError::Contents);
-    };
-    let state = StateKey::init_with(|out| out.copy_from_slice(state));
-    if !same(&derive::state_commitment(&state, &contents.cluster), &contents.state_commitment) {
-        return Err(UnlockError::Contents);
-    }
-    let mut epochs = BTreeMap::new();
-    let mut primary = None;
-    for entry in contents.epochs.iter().filter(|e| e.state != EpochState::Destroyed) {
-        let Some((number, after)) = rest.split_first_chunk::<4>() else { return Err(UnlockError::Contents) };
-        let Some((key, after)) = after.split_first_chunk::<KEY_BYTES>() else {
-            return Err(UnlockError::Contents);
-        };
-        if u32::from_be_bytes(*number) != entry.number.get() {
-            return Err(UnlockError::Contents);
-        }
-        let key = EpochKey::init_with(|out| out.copy_from_slice(key));
-        if !same(&derive::epoch_commitment(&key, &contents.cluster), &entry.commitment) {
-            return Err(UnlockError::Commitment { epoch: entry.number });
-        }
-        if entry.state == EpochState::Primary {
-            primary = Some((entry.number, key));
-        } else {
-            epochs.insert(entry.number, key);
-        }
-        rest = after;
-    }
-    let Some((primary, primary_key)) = primary else { return Err(UnlockError::Contents) };
-    if !rest.is_empty() {
-        return Err(UnlockError::Contents);
-    }
-    Ok(Secrets { state, epochs, primary, primary_key })
-}
-
-fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
-    a.ct_eq(b).into()
-}
-
-fn body_of(contents: &Contents) -> Body {
-    Body {
-        suite: SUITE_1,
-        cluster: contents.cluster.as_bytes().to_vec().into(),
-        lineage: contents.lineage.as_bytes().to_vec().into(),
-        version: contents.version,
-        nodeset_version: contents.nodeset_version,
-        nodeset_hash: contents.nodeset_hash.as_bytes().to_vec().into(),
-        previous: contents.previous.map(|hash| hash.as_bytes().to_vec().into()),
-        state_commitment: contents.state_commitment.to_vec().into(),
-        epochs: contents
-            .epochs
-            .iter()
-            .map(|e| EpochBody {
-                number: e.number.get(),
-                state: e.state.number(),
-                created: e.created.seconds(),
-                commitment: e.commitment.to_vec().into(),
-                exposed: e.exposed,
-            })
-            .collect(),
-        wraps: contents
-            .wraps
-            .iter()
-            .map(|w| WrapBody { recipient: w.recipient.to_vec().into(), wrapped: w.wrapped.clone().into() })
-            .collect(),
-    }
-}
-
-fn contents_of(body: &Body) -> Result<Contents, DecodeError> {
-    if body.suite != SUITE_1 {
-        return Err(DecodeError::Version { found: body.suite });
-    }
-    if body.version == 0 || body.nodeset_version == 0 {
-        return Err(DecodeError::Field("version"));
-    }
-    if body.previous.is_some() != (body.version > 1) {
-        return Err(DecodeError::Field("previous"));
-    }
-    if body.epochs.len() > MAX_EPOCHS {
-        return Err(DecodeError::Field("epochs"));
-    }
-    let mut epochs: Vec<EpochEntry> = Vec::with_capacity(body.epochs.len());
-    for epoch in &body.epochs {
-        let number = Epoch::from_stored(epoch.number).ok_or(DecodeError::Field("epoch"))?;
-        if epochs.last().is_some_and(|last| last.number >= number) {
-            return Err(DecodeError::Field("epoch order"));
-        }
-        epochs.push(EpochEntry {
-            number,
-            state: EpochState::from_number(epoch.state).ok_or(DecodeError::Field("epoch state"))?,
-            created: UnixTime::from_seconds(epoch.created),
-            commitment: fixed(&epoch.commitment, "commitment")?,
-            exposed: epoch.exposed,
-        });
-    }
-    if epochs.iter().filter(|e| e.state == EpochState::Primary).count() != 1 {
-        return Err(DecodeError::Field("primary epoch"));
-    }
-    let mut wraps = Vec::with_capacity(body.wraps.len());
-    for wrap in &body.wraps {
-        wraps.push(Wrap { recipient: fixed(&wrap.recipient, "recipient")?, wrapped: wrap.wrapped.to_vec() });
-    }
-    Ok(Contents {
-        cluster: ClusterId::from_bytes(fixed(&body.cluster, "cluster")?),
-        lineage: Lineage::from_bytes(fixed(&body.lineage, "lineage")?),
-        version: body.version,
-        nodeset_version: body.nodeset_version,
-        nodeset_hash: DocumentHash::from_bytes(fixed(&body.nodeset_hash, "nodeset hash")?),
-        previous: body
-            .previous
-            .as_ref()
-            .map(|p| fixed(p, "previous").map(DocumentHash::from_bytes))
-            .transpose()?,
-        state_commitment: fixed(&body.state_commitment, "state commitment")?,
-        epochs,
-        wraps,
-    })
 }

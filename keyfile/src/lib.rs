@@ -21,6 +21,7 @@
 //! ```
 
 pub mod aad;
+pub mod armour;
 pub mod derive;
 pub mod digest;
 pub mod durable;
@@ -37,6 +38,8 @@ pub mod node_key;
 pub mod nodeset;
 pub mod operator_key;
 pub mod provider;
+pub mod recovery;
+pub mod request;
 pub mod seal;
 pub mod secret;
 pub mod signed;

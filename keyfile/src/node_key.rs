@@ -235,11 +235,11 @@ fn decode_payload(payload: &[u8]) -> Result<(ClusterId, NodeName, Seed), DecodeE
     Ok((ClusterId::from_bytes(*cluster), name, Seed::init_with(|out| out.copy_from_slice(seed))))
 }
 
+/// Line number and payload of a key line.
+pub(crate) type KeyLine = (usize, Zeroizing<Vec<u8>>);
+
 /// The key lines of a text, with their line numbers; comments and empty lines are skipped.
-pub(crate) fn key_lines(
-    prefix: &'static str,
-    text: &str,
-) -> Result<Vec<(usize, Zeroizing<Vec<u8>>)>, KeyTextError> {
+pub(crate) fn key_lines(prefix: &'static str, text: &str) -> Result<Vec<KeyLine>, KeyTextError> {
     let mut found = Vec::new();
     for (number, line) in text.lines().enumerate().map(|(i, line)| (i + 1, line.trim())) {
         if line.is_empty() || line.starts_with('#') {

@@ -3,7 +3,7 @@
 use std::{fmt, path::Path};
 
 use aes_gcm_siv::{Aes256GcmSiv, KeyInit, aead::Aead};
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     file,
     id::{ClusterId, Fingerprint},
     key_text,
-    node_key::key_lines,
+    node_key::{KeyLine, key_lines},
     secret::{KEY_BYTES, Seed},
     suite::{RecipientPublic, Signature25519, WrappingKey},
 };
@@ -26,9 +26,13 @@ pub const ARGON2_PASSES: u32 = 3;
 /// Lanes of Argon2id.
 pub const ARGON2_LANES: u32 = 4;
 /// Most memory that a locked key may ask for, in KiB.
-pub const ARGON2_MEMORY_LIMIT_KIB: u32 = 1024 * 1024;
+pub const ARGON2_MEMORY_LIMIT_KIB: u32 = 256 * 1024;
 /// Most passes that a locked key may ask for.
 pub const ARGON2_PASSES_LIMIT: u32 = 16;
+/// Most lanes that a locked key may ask for.
+pub const ARGON2_LANES_LIMIT: u32 = 64;
+/// Fewest characters of a passphrase.
+pub const MIN_PASSPHRASE_CHARS: usize = 8;
 /// Bytes of a locked payload: version, memory, passes, lanes, salt, nonce, sealed seed.
 pub const LOCKED_BYTES: usize = 1 + 4 + 4 + 4 + 16 + 12 + KEY_BYTES + 16;
 
@@ -215,7 +219,7 @@ pub fn is_locked(text: &str) -> bool {
     text.lines().any(|line| key_text::has_prefix(key_text::OPERATOR_LOCKED_PREFIX, line.trim()))
 }
 
-fn only_line(prefix: &'static str, text: &str) -> Result<(usize, Zeroizing<Vec<u8>>), KeyTextError> {
+fn only_line(prefix: &'static str, text: &str) -> Result<KeyLine, KeyTextError> {
     let mut lines = key_lines(prefix, text)?;
     if lines.len() > 1 {
         return Err(KeyTextError::TooMany { limit: 1 });
@@ -252,8 +256,10 @@ struct LockHead {
 fn passphrase_cipher(head: &LockHead, passphrase: &[u8]) -> Option<Aes256GcmSiv> {
     let params = Params::new(head.memory, head.passes, head.lanes, Some(KEY_BYTES)).ok()?;
     let mut key = Zeroizing::new([0; KEY_BYTES]);
+    // The blocks are ours, so that they are wiped: the passphrase can be tested against what is left in them.
+    let mut blocks = Zeroizing::new(vec![Block::default(); params.block_count()]);
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-        .hash_password_into(passphrase, &head.salt, key.as_mut_slice())
+        .hash_password_into_with_memory(passphrase, &head.salt, key.as_mut_slice(), blocks.as_mut_slice())
         .ok()?;
     Aes256GcmSiv::new_from_slice(key.as_slice()).ok()
 }
@@ -300,7 +306,7 @@ fn unlock(payload: &[u8], passphrase: &[u8], line: usize) -> Result<Seed, KeyTex
     let salt = take(16).try_into().unwrap_or_default();
     let nonce = take(12).try_into().unwrap_or_default();
     // Bounds before any allocation: a planted line must not take the machine's memory.
-    if memory > ARGON2_MEMORY_LIMIT_KIB || passes > ARGON2_PASSES_LIMIT || lanes > 64 {
+    if memory > ARGON2_MEMORY_LIMIT_KIB || passes > ARGON2_PASSES_LIMIT || lanes > ARGON2_LANES_LIMIT {
         return Err(bad(DecodeError::Field("Argon2 parameters")));
     }
     let head = LockHead { memory, passes, lanes, salt, nonce };

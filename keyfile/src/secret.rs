@@ -83,7 +83,6 @@ macro_rules! random {
             /// # Panics
             /// When the operating system has no randomness to give: there is no safe way on.
             #[must_use]
-            #[expect(clippy::expect_used, reason = "without randomness there is no key to go on with")]
             pub fn generate() -> Self {
                 Self::init_with(|bytes| getrandom::fill(bytes).expect("the operating system gives randomness"))
             }

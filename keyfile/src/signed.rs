@@ -49,6 +49,14 @@ impl Kind {
         }
     }
 
+    /// The kind that the header of these bytes names; nothing else of them is looked at.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Option<Self> {
+        let (&[m0, m1, m2, m3, _version, number], _) = bytes.split_first_chunk::<6>()?;
+        let known = [Self::Nodeset, Self::Keyring, Self::Request, Self::Recovery];
+        if [m0, m1, m2, m3] == MAGIC { known.into_iter().find(|kind| kind.number() == number) } else { None }
+    }
+
     /// Name for people.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -60,10 +60,10 @@ impl RecipientPublic {
         &self.id
     }
 
-    /// Short digest for people.
+    /// Short digest for people: of the id, so that a keyring, which holds only ids, names recipients alike.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
-        Fingerprint::of(&self.bytes)
+        Fingerprint::of(&self.id)
     }
 
     /// Seals `secret` to this recipient, bound to `info`: encapsulation, ciphertext, tag.
