@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     ops::RangeBounds,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use unibus_keyfile::{
@@ -37,7 +37,8 @@ pub struct MemoryStore {
 }
 
 struct State {
-    records: BTreeMap<RecordId, RecordBytes>,
+    /// Shared with an export that is under way, which keeps the records of its moment.
+    records: Arc<BTreeMap<RecordId, RecordBytes>>,
     nonces: BTreeMap<(SignPub, Nonce), Timestamp>,
     floor: NonceFloor,
     position: Position,
@@ -49,7 +50,7 @@ impl MemoryStore {
     pub fn new(key: &StateKey) -> Self {
         let (sequence, digest) = (Sequence::default(), StateDigest::EMPTY);
         let position = Position { lineage: Lineage::random(), sequence, digest };
-        let (records, nonces, floor) = (BTreeMap::new(), BTreeMap::new(), NonceFloor::NONE);
+        let (records, nonces, floor) = (Arc::default(), BTreeMap::new(), NonceFloor::NONE);
         let state = Mutex::new(State { records, nonces, floor, position });
         Self { hasher: StateHasher::new(key), state }
     }
@@ -61,10 +62,11 @@ impl MemoryStore {
 
     fn commit(&self, state: &mut State, changes: Vec<Change>) {
         state.position = domain::advance(&self.hasher, state.position, &changes);
+        let records = Arc::make_mut(&mut state.records);
         for Change { id, after, .. } in changes {
             match after {
-                Some(bytes) => state.records.insert(id, bytes),
-                None => state.records.remove(&id),
+                Some(bytes) => records.insert(id, bytes),
+                None => records.remove(&id),
             };
         }
     }
@@ -189,12 +191,15 @@ impl Backend for MemoryStore {
     }
 
     fn export_all(&self, sink: &mut dyn ExportSink) -> Result<Position, StoreError> {
-        let state = self.lock();
-        sink.begin(&state.position, &state.census())?;
-        for (id, bytes) in &state.records {
+        let (position, census, records) = {
+            let state = self.lock();
+            (state.position, state.census(), Arc::clone(&state.records))
+        };
+        sink.begin(&position, &census)?;
+        for (id, bytes) in &*records {
             sink.record(id, bytes.as_bytes())?;
         }
-        Ok(state.position)
+        Ok(position)
     }
 
     fn import_all(
