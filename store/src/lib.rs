@@ -10,11 +10,13 @@
 //! - [`store`]: the trait and what it answers
 //! - [`domain`]: the rules
 //! - [`backend`]: what another backend would have to bring
+//! - [`archive`]: snapshots, one sealed file each
 //! - [`audit`]: reading folders as a thief would
 //! - `plaintext` (feature `sqlcipher`): the plaintext databases of earlier deployments, to be read and left behind
 //! - `sqlcipher` (feature `sqlcipher`): the backend of a single node
 //! - `memory` (feature `testing`): the backend that forgets
 
+pub mod archive;
 pub mod audit;
 pub mod backend;
 pub mod domain;
