@@ -216,7 +216,7 @@ fn utf16_runs<'bytes>(bytes: &'bytes [u8], each: &mut dyn FnMut(usize, &'bytes [
 /// Searches one run: joins its lines, then undoes each alphabet where it stands.
 fn search_run(index: &Index, run: &[u8], depth: usize, found: &mut Found<'_>) {
     let is_line_end = |letter: &u8| *letter == b'\n' || *letter == b'\r';
-    if !run.iter().any(|letter| is_line_end(letter)) {
+    if !run.iter().any(is_line_end) {
         return search_letters(index, run, depth, found);
     }
     let joined: Zeroizing<Vec<u8>> =
