@@ -3,5 +3,6 @@
 mod sqlcipher {
     pub(crate) mod fixture;
     mod opening;
+    mod rollback;
     mod tamper;
 }
