@@ -13,6 +13,8 @@ mod conformance {
     pub(crate) mod property;
     pub(crate) mod rekeys;
     pub(crate) mod rooms;
+    #[cfg(feature = "sqlcipher")]
+    pub(crate) mod sqlcipher;
     pub(crate) mod users;
     pub(crate) mod whole;
 }
@@ -130,3 +132,5 @@ macro_rules! conformance {
 }
 
 conformance!(memory, crate::conformance::fixture::open_memory, 256);
+#[cfg(feature = "sqlcipher")]
+conformance!(sqlcipher, crate::conformance::sqlcipher::open, 16);
