@@ -11,6 +11,7 @@
 //! - [`domain`]: the rules
 //! - [`backend`]: what another backend would have to bring
 //! - [`archive`]: snapshots, one sealed file each
+//! - [`blobs`]: the folder of sealed blobs
 //! - [`audit`]: reading folders as a thief would
 //! - `plaintext` (feature `sqlcipher`): the plaintext databases of earlier deployments, to be read and left behind
 //! - `sqlcipher` (feature `sqlcipher`): the backend of a single node
@@ -19,6 +20,7 @@
 pub mod archive;
 pub mod audit;
 pub mod backend;
+pub mod blobs;
 pub mod domain;
 pub mod error;
 #[cfg(feature = "testing")]
