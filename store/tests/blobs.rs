@@ -35,6 +35,10 @@ fn write(path: &Path, bytes: &[u8]) {
     fs::write(path, bytes).unwrap();
 }
 
+fn wide(number: usize) -> u64 {
+    u64::try_from(number).unwrap()
+}
+
 fn content(length: usize) -> Vec<u8> {
     (0..length).map(|at| at.wrapping_mul(31).to_be_bytes()[7]).collect()
 }
@@ -124,8 +128,8 @@ fn every_flip_and_every_cut_is_refused() {
         }
         file.write_all_at(good.get(at..=at).unwrap(), place).unwrap();
     }
-    for (at, place) in (0..good.len()).zip(0_u64..).rev() {
-        file.set_len(place).unwrap();
+    for at in (0..wide(good.len())).rev() {
+        file.set_len(at).unwrap();
         assert!(matches!(blobs.check(&blob), Err(BlobError::Length { .. })), "cut at {at}");
     }
     write(&path, &[good.as_slice(), &[0]].concat());
