@@ -22,7 +22,7 @@ pub const MAX_SIGNATURES: usize = 4;
 /// Covered components of one signature at most (SPEC, section 2).
 pub const MAX_COMPONENTS: usize = 8;
 /// Characters of a nonce at least (SPEC, section 4).
-pub const MIN_NONCE_CHARS: usize = 16;
+pub const MIN_NONCE_CHARS: usize = 1;
 /// Characters of a nonce at most (SPEC, section 4).
 pub const MAX_NONCE_CHARS: usize = 64;
 /// Seconds that `created` may be away from the server's time, in both directions (SPEC, section 4).
@@ -46,10 +46,12 @@ pub const CONTENT_DIGEST_FIELD: &str = "content-digest";
 pub enum Component {
     /// `@method`, always needed.
     Method,
-    /// `@path`, always needed.
+    /// `@path`, needed unless [`Component::RequestTarget`] is covered.
     Path,
-    /// `@query`, always needed; the value is `?` where there is none.
+    /// `@query`, needed where the request has a query, unless [`Component::RequestTarget`] is covered.
     Query,
+    /// `@request-target`: path and query in one.
+    RequestTarget,
     /// `content-digest`, needed when there is a body.
     ContentDigest,
     /// `content-type`, optional.
@@ -59,9 +61,15 @@ pub enum Component {
 }
 
 impl Component {
-    const ALL: [Self; 6] =
-        [Self::Method, Self::Path, Self::Query, Self::ContentDigest, Self::ContentType, Self::Authority];
-    const REQUIRED: [Self; 3] = [Self::Method, Self::Path, Self::Query];
+    const ALL: [Self; 7] = [
+        Self::Method,
+        Self::Path,
+        Self::Query,
+        Self::RequestTarget,
+        Self::ContentDigest,
+        Self::ContentType,
+        Self::Authority,
+    ];
 
     /// Gives the component's identifier.
     #[must_use]
@@ -70,6 +78,7 @@ impl Component {
             Self::Method => "@method",
             Self::Path => "@path",
             Self::Query => "@query",
+            Self::RequestTarget => "@request-target",
             Self::ContentDigest => CONTENT_DIGEST_FIELD,
             Self::ContentType => "content-type",
             Self::Authority => "@authority",

@@ -129,7 +129,7 @@ fn signer_that_fails_and_values_out_of_bounds_are_errors() {
     let good = SignatureParameters { created: 1, nonce: NONCE, key_id: [1; 32] };
     let failed = sign(&request, &good, |_| Err(std::fmt::Error));
     assert!(matches!(failed, Err(SignError::Signer(_))));
-    for nonce in ["", "short", "not allowed here ", &"a".repeat(65)] {
+    for nonce in ["", "not allowed here ", &"a".repeat(65)] {
         let refused =
             sign(&request, &SignatureParameters { nonce, ..good }, |_| Ok::<_, std::fmt::Error>([0; 64]));
         assert!(matches!(refused, Err(SignError::Parameter { parameter: "nonce" })));
@@ -216,7 +216,6 @@ fn each_wrong_component_has_its_error() {
     let with = |components: &str| input_with(components, &parameters()).unwrap_err();
     assert_eq!(with("\"@path\" \"@query\""), ParseError::MissingComponent(Component::Method));
     assert_eq!(with("\"@method\" \"@query\""), ParseError::MissingComponent(Component::Path));
-    assert_eq!(with("\"@method\" \"@path\""), ParseError::MissingComponent(Component::Query));
     assert_eq!(with(""), ParseError::MissingComponent(Component::Method));
     assert_eq!(with(&format!("{REQUIRED} \"@path\"")), ParseError::DuplicateComponent(Component::Path));
     for component in
@@ -247,14 +246,15 @@ fn each_wrong_parameter_has_its_error() {
     for (index, (name, _)) in good.iter().enumerate() {
         let mut without = good.to_vec();
         without.remove(index);
-        assert_eq!(input_with(REQUIRED, &write(&without)), Err(ParseError::MissingParameter(name)));
+        let expected = if *name == "alg" { None } else { Some(ParseError::MissingParameter(name)) };
+        assert_eq!(input_with(REQUIRED, &write(&without)).err(), expected);
     }
     let bad = [
         ("created", "\"1618884473\""),
         ("created", "1.5"),
         ("created", "@1618884473"),
         ("nonce", "123456789012345"),
-        ("nonce", "\"tooshort\""),
+        ("nonce", "\"\""),
         ("nonce", "\"spaces are not allowed\""),
         ("keyid", "\"01\""),
         ("keyid", "token"),
@@ -278,9 +278,32 @@ fn each_wrong_parameter_has_its_error() {
     let upper = KEY.replace("01", "AB");
     let mut changed = good.to_vec();
     changed[2].1 = format!("\"{upper}\"");
-    assert_eq!(input_with(REQUIRED, &write(&changed)), Err(ParseError::BadParameter("keyid")));
-    let extra = format!("{};expires=1", write(&good));
+    assert!(input_with(REQUIRED, &write(&changed)).is_ok(), "hexadecimal digits of both cases name a key");
+    let extra = format!("{};context=1", write(&good));
     assert_eq!(input_with(REQUIRED, &extra), Err(ParseError::UnknownParameter));
+}
+
+#[test]
+fn a_query_that_is_not_covered_gives_no_base() {
+    let request = |query| Request { method: "GET", path: "/rooms", query, ..Request::default() };
+    let bare = input_with("\"@method\" \"@path\"", &parameters()).unwrap();
+    assert!(bare.base(&request(None)).is_ok());
+    assert_eq!(bare.base(&request(Some("epoch=1"))), Err(BaseError::Uncovered(Component::Query)));
+    assert_eq!(bare.base(&request(Some(""))), Err(BaseError::Uncovered(Component::Query)));
+    let target = input_with("\"@method\" \"@request-target\"", &parameters()).unwrap();
+    let base = target.base(&request(Some("epoch=1"))).unwrap();
+    assert!(base.starts_with("\"@method\": GET\n\"@request-target\": /rooms?epoch=1\n"), "{base}");
+}
+
+#[test]
+fn an_expired_signature_is_out_of_its_window() {
+    let with = |expires: i64| {
+        let parameters = format!(";created=1000;expires={expires};nonce=\"{NONCE}\";keyid=\"{KEY}\"");
+        input_with(REQUIRED, &parameters).unwrap()
+    };
+    assert!(with(1010).is_in_window(1010));
+    assert!(!with(1010).is_in_window(1011));
+    assert!(!with(9000).is_in_window(1061), "`expires` does not widen the window");
 }
 
 #[test]
@@ -290,7 +313,9 @@ fn every_cut_and_every_changed_byte_is_refused_or_changes_the_base() {
     let signature = signature_of("sig1");
     let base = SignatureInput::parse(&good, &signature).unwrap().base(&request).unwrap();
     for cut in 0..good.len() {
-        assert!(SignatureInput::parse(&good[..cut], &signature).is_err(), "cut at {cut}");
+        if let Ok(input) = SignatureInput::parse(&good[..cut], &signature) {
+            assert_ne!(input.base(&request).as_ref(), Ok(&base), "cut at {cut}");
+        }
     }
     for index in 0..good.len() {
         for replacement in [b'"', b'a', b'0', b' ', b';', b'='] {

@@ -27,6 +27,9 @@ pub enum BaseError {
     /// The signature covers something that the request does not have.
     #[error("the request has no `{}`, which the signature covers", .0.as_str())]
     Absent(Component),
+    /// The request has something that the signature must cover and does not.
+    #[error("the request has a `{}`, which the signature does not cover", .0.as_str())]
+    Uncovered(Component),
     /// A value cannot stand on a line of its own.
     #[error("`{}` has characters that cannot be signed", .0.as_str())]
     Characters(Component),
@@ -36,6 +39,10 @@ impl<'a> Request<'a> {
     fn value(&self, component: Component) -> Option<Cow<'a, str>> {
         match component {
             Component::Method => Some(Cow::Borrowed(self.method)),
+            Component::RequestTarget => Some(Cow::Owned(match self.query {
+                None => self.path.to_owned(),
+                Some(query) => format!("{}?{query}", self.path),
+            })),
             Component::Path if self.path.is_empty() => Some(Cow::Borrowed("/")),
             Component::Path => Some(Cow::Borrowed(self.path)),
             Component::Query => Some(Cow::Owned(format!("?{}", self.query.unwrap_or_default()))),
@@ -55,6 +62,10 @@ pub(super) fn build(
     components: &[Component],
     parameters: &str,
 ) -> Result<String, BaseError> {
+    let covers_query = components.iter().any(|c| matches!(c, Component::Query | Component::RequestTarget));
+    if request.query.is_some() && !covers_query {
+        return Err(BaseError::Uncovered(Component::Query));
+    }
     let mut base = String::with_capacity(512);
     for &component in components {
         let value = request.value(component).ok_or(BaseError::Absent(component))?;

@@ -11,6 +11,7 @@ use super::{
 pub struct SignatureInput {
     components: Vec<Component>,
     created: i64,
+    expires: Option<i64>,
     nonce: String,
     key_id: [u8; 32],
     parameters: String,
@@ -129,6 +130,7 @@ impl SignatureInput {
         Ok(Self {
             components,
             created: parameters.created,
+            expires: parameters.expires,
             nonce: parameters.nonce,
             key_id: parameters.key_id,
             parameters: line,
@@ -150,10 +152,12 @@ impl SignatureInput {
         self.components.contains(&component)
     }
 
-    /// Says whether `created` is within [`WINDOW_SECONDS`] of `now`, both in seconds since 1970.
+    /// Says whether `created` is within [`WINDOW_SECONDS`] of `now`, and `expires`, if there is one, not before it;
+    /// all in seconds since 1970.
     #[must_use]
     pub fn is_in_window(&self, now: i64) -> bool {
         self.created.abs_diff(now) <= WINDOW_SECONDS.unsigned_abs()
+            && self.expires.is_none_or(|expires| now <= expires)
     }
 
     /// Seconds since 1970 at which the signature says that it was made.
@@ -240,21 +244,25 @@ fn components(list: &InnerList) -> Result<Vec<Component>, ParseError> {
         }
         components.push(component);
     }
-    match Component::REQUIRED.into_iter().find(|required| !components.contains(required)) {
-        Some(missing) => Err(ParseError::MissingComponent(missing)),
-        None => Ok(components),
+    if !components.contains(&Component::Method) {
+        return Err(ParseError::MissingComponent(Component::Method));
     }
+    if !components.contains(&Component::Path) && !components.contains(&Component::RequestTarget) {
+        return Err(ParseError::MissingComponent(Component::Path));
+    }
+    Ok(components)
 }
 
 struct Parameters {
     created: i64,
+    expires: Option<i64>,
     nonce: String,
     key_id: [u8; 32],
 }
 
 impl Parameters {
     fn read(list: &InnerList) -> Result<Self, ParseError> {
-        let known = ["created", "nonce", "keyid", "alg", "tag"];
+        let known = ["created", "expires", "nonce", "keyid", "alg", "tag"];
         if list.params.keys().any(|name| !known.contains(&name.as_str())) {
             return Err(ParseError::UnknownParameter);
         }
@@ -263,16 +271,22 @@ impl Parameters {
             BareItem::Integer(seconds) => i64::from(*seconds),
             _ => return Err(ParseError::BadParameter("created")),
         };
+        let expires = match list.params.get("expires") {
+            None => None,
+            Some(BareItem::Integer(seconds)) => Some(i64::from(*seconds)),
+            Some(_) => return Err(ParseError::BadParameter("expires")),
+        };
         let nonce = get("nonce")?.as_string().map(|text| text.as_str()).filter(|text| is_nonce(text));
         let nonce = nonce.ok_or(ParseError::BadParameter("nonce"))?.to_owned();
         let key_id = get("keyid")?
             .as_string()
-            .and_then(|text| data_encoding::HEXLOWER.decode(text.as_str().as_bytes()).ok())
+            .and_then(|text| data_encoding::HEXLOWER_PERMISSIVE.decode(text.as_str().as_bytes()).ok())
             .and_then(|bytes| bytes.try_into().ok())
             .ok_or(ParseError::BadParameter("keyid"))?;
-        if get("alg")?.as_string().is_none_or(|text| text.as_str() != ALGORITHM) {
+        let is_ours = |alg: &BareItem| alg.as_string().is_some_and(|text| text.as_str() == ALGORITHM);
+        if list.params.get("alg").is_some_and(|alg| !is_ours(alg)) {
             return Err(ParseError::BadParameter("alg"));
         }
-        Ok(Self { created, nonce, key_id })
+        Ok(Self { created, expires, nonce, key_id })
     }
 }

@@ -9,7 +9,7 @@ use super::{ALGORITHM, Component, LABEL, TAG};
 pub struct SignatureParameters<'a> {
     /// When the signature is made, in seconds since 1970.
     pub created: i64,
-    /// A value never used before with this key: 16 to 64 characters of base64 or base64url. 22 random ones are good.
+    /// A value never used before with this key: 1 to 64 characters of base64 or base64url; 22 random ones are good.
     pub nonce: &'a str,
     /// Ed25519 public key.
     pub key_id: [u8; 32],
