@@ -1,0 +1,169 @@
+//! `audit`: reads folders as a thief would.
+
+mod leakage;
+
+use std::cell::RefCell;
+use std::sync::Mutex;
+
+use serde_json::{Value, json};
+use unibus_store::audit::{Canaries, Hit, Options, Report, Residue, ValueKind, scan};
+use unibus_store::error::StoreError;
+use unibus_store::plaintext::{PlaintextSource, Row};
+use unibus_store::record::{Record, RecordId};
+use unibus_store::store::{Census, ExportSink, Position, Store};
+
+use crate::cli::AuditArgs;
+use crate::error::{EXIT_NOT_PROVEN, MigrateError};
+use crate::open::{Location, Sealed, source_keys};
+use crate::output::{Answer, Output, row};
+use crate::source::StoreUrl;
+
+/// Places that are printed for people.
+const PRINTED: usize = 20;
+
+/// Audits folders for the values of a store.
+///
+/// # Errors
+/// What keeps the store from being read, or a folder that is not there.
+pub fn run(args: &AuditArgs, output: Output) -> Result<Answer, MigrateError> {
+    for folder in &args.data_dir {
+        std::fs::metadata(folder).map_err(|source| MigrateError::Io {
+            step: "look at",
+            path: folder.clone(),
+            source,
+        })?;
+    }
+    let mut canaries = Canaries::default();
+    let leakage = match &args.store {
+        StoreUrl::Sqlite(path) => {
+            plaintext(path, &mut canaries)?;
+            args.leakage.then(|| leakage::of_plaintext(path))
+        }
+        StoreUrl::Sqlcipher(path) => {
+            let keys = source_keys(&args.keys, &args.recovery, path)?;
+            let sealed = Sealed::open(Location::from_args(path, &args.keys), keys)?;
+            sealed.store.export(&mut Values(&mut canaries))?;
+            args.leakage.then(|| leakage::of_sealed(&sealed))
+        }
+        StoreUrl::Snapshot(_) => {
+            let hint =
+                "name the store that the snapshot was made of; the snapshot itself may lie under --data-dir";
+            let (role, command) = ("the store", "audit");
+            return Err(MigrateError::Role { url: args.store.clone(), role, command, hint });
+        }
+    };
+    let progress = Mutex::new(output.progress("audit", None));
+    let report = scan(canaries, &args.data_dir, Options::default(), &|now| {
+        if let Ok(mut progress) = progress.lock() {
+            progress.at_of(now.bytes, now.total);
+        }
+    });
+    drop(progress);
+    Ok(answer(args, &report, leakage))
+}
+
+fn plaintext(path: &std::path::Path, canaries: &mut Canaries) -> Result<(), MigrateError> {
+    let source = PlaintextSource::open(path)?;
+    let canaries = RefCell::new(canaries);
+    source.read(|row| {
+        if let Row::Record(record, _) = row {
+            add(&mut canaries.borrow_mut(), &record);
+        }
+        Ok::<_, MigrateError>(())
+    })?;
+    Ok(source.finish()?)
+}
+
+struct Values<'a>(&'a mut Canaries);
+
+impl ExportSink for Values<'_> {
+    fn begin(&mut self, _: &Position, _: &Census) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn record(&mut self, id: &RecordId, bytes: &[u8]) -> Result<(), StoreError> {
+        let kind = id.kind();
+        let record = Record::decode(bytes).map_err(|source| StoreError::CorruptRecord { kind, source })?;
+        add(self.0, &record);
+        Ok(())
+    }
+}
+
+/// Everything in a record that must not be readable. The name of a blob's file is not among it: it is drawn at random
+/// in order to stand in a folder.
+fn add(canaries: &mut Canaries, record: &Record) {
+    match record {
+        Record::User(user) => {
+            canaries.add(ValueKind::Handle, user.handle.as_str().as_bytes());
+            canaries.add(ValueKind::PublicKey, user.sign_pub.as_bytes());
+        }
+        Record::Room(room) => {
+            canaries.add(ValueKind::RoomId, room.room_id.as_str().as_bytes());
+            canaries.add(ValueKind::Subject, room.subject.as_str().as_bytes());
+            canaries.add(ValueKind::Channel, room.channel.as_str().as_bytes());
+            canaries.add(ValueKind::Endpoint, room.owner.as_bytes());
+        }
+        Record::Member(member) => {
+            canaries.add(ValueKind::Endpoint, member.endpoint().as_bytes());
+            canaries.add(ValueKind::PublicKey, member.sign_pub().as_bytes());
+            if let Some(key) = &member.kex_pub {
+                canaries.add(ValueKind::PublicKey, key.as_bytes());
+            }
+        }
+        Record::RoomKey(key) => canaries.add(ValueKind::SealedKey, key.sealed.as_bytes()),
+        Record::Blob(blob) => canaries.add(ValueKind::BlobDigest, blob.sha256.as_bytes()),
+        _ => {}
+    }
+}
+
+fn answer(args: &AuditArgs, report: &Report, leakage: Option<leakage::Leakage>) -> Answer {
+    let (word, exit) = match report.residue {
+        Residue::None => ("none".to_owned(), 0),
+        Residue::Found(places) => (format!("found ({places} places)"), EXIT_NOT_PROVEN),
+        Residue::NotChecked(files) => (format!("not checked ({files} files)"), EXIT_NOT_PROVEN),
+        _ => ("not checked".to_owned(), EXIT_NOT_PROVEN),
+    };
+    let mut lines = vec![
+        row("residue", &word),
+        row("looked for", format!("{} values of {}", report.values_looked_for, args.store)),
+        row("read", format!("{} bytes in {} files", report.bytes, report.files)),
+    ];
+    let hits: Vec<&Hit> = report.structures.listed.iter().chain(&report.values.listed).collect();
+    lines.extend(hits.iter().take(PRINTED).map(|hit| place(hit)));
+    let all = report.structures.total.saturating_add(report.values.total);
+    let printed = u64::try_from(hits.len().min(PRINTED)).unwrap_or_default();
+    if all > printed {
+        lines.push(format!("  and {} more (--json lists them)", all.saturating_sub(printed)));
+    }
+    lines.extend(
+        report
+            .not_checked
+            .iter()
+            .take(PRINTED)
+            .map(|one| format!("  not checked: {} {}", one.file, one.reason)),
+    );
+    for (kind, count) in &report.too_short {
+        lines.push(format!("  {count} values of kind {kind} are too short to be looked for"));
+    }
+    if let Some(leakage) = &leakage {
+        lines.extend(leakage.lines());
+    }
+    let state = match report.residue {
+        Residue::None => "none",
+        Residue::Found(_) => "found",
+        _ => "not checked",
+    };
+    let object = json!({
+        "command": "audit",
+        "store": args.store.to_string(),
+        "data_dir": args.data_dir.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>(),
+        "residue": state,
+        "report": serde_json::to_value(report).unwrap_or(Value::Null),
+        "leakage": leakage.map(|leakage| leakage.object()),
+    });
+    Answer { object, lines, exit }
+}
+
+fn place(hit: &Hit) -> String {
+    format!("  found: {} in {} at byte {}, {}", hit.finding, hit.file, hit.offset, hit.encoding)
+}

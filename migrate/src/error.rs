@@ -1,0 +1,301 @@
+//! What can go wrong, with its exit code, its stable code and the next step.
+
+use std::path::PathBuf;
+
+use unibus_keyfile::digest::StateDigest;
+use unibus_keyfile::error::{DocumentError, ErrorClass, KeyError, UnlockError, WitnessError};
+use unibus_keyfile::id::{ClusterId, Lineage, Sequence};
+use unibus_store::archive::ArchiveError;
+use unibus_store::error::StoreError;
+use unibus_store::plaintext::PlaintextError;
+use unibus_store::record::DecodeError;
+use unibus_store::sqlcipher::OpenError;
+
+use crate::source::StoreUrl;
+
+/// Done, but rows had to be left out.
+pub const EXIT_QUARANTINED: u8 = 8;
+/// Not proven, and therefore not claimed.
+pub const EXIT_NOT_PROVEN: u8 = 9;
+
+/// The exit code of each class: the one table of it (design of the tool, exit codes).
+#[must_use]
+pub fn exit_of(class: ErrorClass) -> u8 {
+    match class {
+        ErrorClass::Misuse | ErrorClass::Conflict | ErrorClass::NotFound | ErrorClass::Denied => 2,
+        ErrorClass::Unavailable => 3,
+        ErrorClass::Corrupt | ErrorClass::Tampered | ErrorClass::Unsupported => 4,
+        ErrorClass::Locked => 5,
+        ErrorClass::WrongKey | ErrorClass::MissingKey => 6,
+        ErrorClass::RolledBack => 7,
+        ErrorClass::NotProven => EXIT_NOT_PROVEN,
+        _ => 1,
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MigrateError {
+    /// A key file cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// A signed document is refused.
+    #[error("`{}` is refused", path.display())]
+    Document {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: DocumentError,
+    },
+    /// A keyring does not open.
+    #[error("the keyring `{}` does not open", path.display())]
+    Unlock {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: UnlockError,
+    },
+    /// A witness is refused.
+    #[error("the witness in `{}` cannot be used", folder.display())]
+    Witness {
+        /// The state folder.
+        folder: PathBuf,
+        /// The reason.
+        source: WitnessError,
+    },
+    /// A store refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An encrypted store is not opened or not made.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A snapshot file refused.
+    #[error("snapshot `{}` is refused", path.display())]
+    Archive {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: ArchiveError,
+    },
+    /// A plaintext source refused.
+    #[error(transparent)]
+    Plaintext(#[from] PlaintextError),
+    /// The operating system refused a step.
+    #[error("cannot {step} `{}`", path.display())]
+    Io {
+        /// What was tried.
+        step: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// The output has a name that is taken.
+    #[error("`{}` exists", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Source and target are the same file.
+    #[error("source and target are the same file, `{}`", path.display())]
+    SameFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// This kind of store cannot be used in this place.
+    #[error("`{url}` cannot be {role} of `{command}`")]
+    Role {
+        /// The store.
+        url: StoreUrl,
+        /// What it was to be.
+        role: &'static str,
+        /// The command.
+        command: &'static str,
+        /// What would do.
+        hint: &'static str,
+    },
+    /// The plan is no longer the one that was agreed to.
+    #[error("the plan has changed: agreed to {expected}, now {found}")]
+    PlanChanged {
+        /// Hash that was given.
+        expected: String,
+        /// Hash of the plan now.
+        found: String,
+    },
+    /// Something would be replaced and nobody agreed.
+    #[error("this would replace {what}, and nobody agreed to it")]
+    Unconfirmed {
+        /// What would be replaced.
+        what: String,
+    },
+    /// Source and target belong to different clusters.
+    #[error("the source belongs to cluster {source_cluster}, the target's key to {target_cluster}")]
+    OtherCluster {
+        /// Cluster of the source.
+        source_cluster: ClusterId,
+        /// Cluster of the target.
+        target_cluster: ClusterId,
+    },
+    /// No key at hand opens it, and none was named that could.
+    #[error("without the node key, the operator key or another recovery key nothing can open `{}`", path.display())]
+    KeysLost {
+        /// The store or snapshot.
+        path: PathBuf,
+        /// Why the node key is not there.
+        source: KeyError,
+    },
+    /// What was read back is not what was written.
+    #[error("the target reads back as {found}, the source was {expected}; the target was not kept")]
+    ReadBack {
+        /// Digest of the source.
+        expected: StateDigest,
+        /// Digest of what was read back.
+        found: StateDigest,
+    },
+    /// What was read back has other numbers of records.
+    #[error("the target reads back with other numbers of records than were written")]
+    Census,
+    /// A sealed source was written to.
+    #[error("`{}` changed while it was copied", path.display())]
+    SourceMoved {
+        /// The database.
+        path: PathBuf,
+    },
+    /// The witness has seen a later state than the snapshot holds, or another history.
+    #[error("the witness has seen lineage {} at sequence {}, the snapshot is of lineage {} at sequence {}",
+        witness.0, witness.1, snapshot.0, snapshot.1)]
+    RolledBack {
+        /// What the witness has seen.
+        witness: Box<(Lineage, Sequence)>,
+        /// What the snapshot holds.
+        snapshot: Box<(Lineage, Sequence)>,
+    },
+    /// A record of a snapshot does not decode, though it is authentic.
+    #[error("snapshot `{}` holds a record that this release cannot read", path.display())]
+    Record {
+        /// The snapshot.
+        path: PathBuf,
+        /// What is wrong.
+        source: DecodeError,
+    },
+    /// A daemon holds the witness in its memory.
+    #[error("a daemon is running on the state folder `{}`", state_dir.display())]
+    Serving {
+        /// The state folder.
+        state_dir: PathBuf,
+    },
+    /// There is no witness to write to.
+    #[error("there is no witness in `{}`", state_dir.display())]
+    NoWitness {
+        /// The state folder.
+        state_dir: PathBuf,
+    },
+    /// A line of the file of revoked keys is no key.
+    #[error("line {line} of `{}` is not a signing key (64 hexadecimal digits)", path.display())]
+    RevokedLine {
+        /// The file.
+        path: PathBuf,
+        /// Line number, from 1.
+        line: usize,
+    },
+}
+
+impl MigrateError {
+    /// What a caller can do about it.
+    #[must_use]
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Key(source) => source.class(),
+            Self::Document { source, .. } => source.class(),
+            Self::Unlock { source, .. } => source.class(),
+            Self::Witness { source, .. } => source.class(),
+            Self::Store(source) => source.class(),
+            Self::Open(source) => source.class(),
+            Self::Plaintext(source) => source.class(),
+            Self::Io { .. } => ErrorClass::Io,
+            Self::OtherCluster { .. } => ErrorClass::WrongKey,
+            Self::KeysLost { .. } => ErrorClass::MissingKey,
+            Self::ReadBack { .. } | Self::Census => ErrorClass::NotProven,
+            Self::RolledBack { .. } => ErrorClass::RolledBack,
+            Self::Archive { source, .. } => source.class(),
+            Self::Record { .. } => ErrorClass::Unsupported,
+            Self::Serving { .. } => ErrorClass::Locked,
+            Self::NoWitness { .. } => ErrorClass::NotFound,
+            Self::Exists { .. } | Self::PlanChanged { .. } | Self::SourceMoved { .. } => ErrorClass::Conflict,
+            Self::SameFile { .. }
+            | Self::Role { .. }
+            | Self::Unconfirmed { .. }
+            | Self::RevokedLine { .. } => ErrorClass::Misuse,
+        }
+    }
+
+    /// The exit code.
+    #[must_use]
+    pub fn exit(&self) -> u8 {
+        exit_of(self.class())
+    }
+
+    /// The stable code; each has a page under `runbooks/errors`.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Key(source) => source.code(),
+            Self::Document { source, .. } => source.code(),
+            Self::Unlock { source, .. } => source.code(),
+            Self::Witness { source, .. } => source.code(),
+            Self::Store(source) => source.code(),
+            Self::Open(source) => source.code(),
+            Self::Plaintext(source) => source.code(),
+            Self::Io { .. } => "UB-M001",
+            Self::Exists { .. } => "UB-M002",
+            Self::SameFile { .. } => "UB-M003",
+            Self::Role { .. } => "UB-M004",
+            Self::PlanChanged { .. } => "UB-M005",
+            Self::Unconfirmed { .. } => "UB-M006",
+            Self::OtherCluster { .. } => "UB-M007",
+            Self::KeysLost { .. } => "UB-M008",
+            Self::ReadBack { .. } | Self::Census => "UB-M009",
+            Self::RolledBack { .. } => "UB-M010",
+            Self::Record { .. } => "UB-M011",
+            Self::Serving { .. } => "UB-M014",
+            Self::NoWitness { .. } => "UB-M015",
+            Self::Archive { source, .. } => source.code(),
+            Self::RevokedLine { .. } => "UB-M012",
+            Self::SourceMoved { .. } => "UB-M013",
+        }
+    }
+
+    /// What to do next, in one sentence.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Key(source) => source.hint(),
+            Self::Open(source) => return source.hint().map(str::to_owned),
+            Self::Plaintext(source) => source.hint().to_owned(),
+            Self::Io { .. } => "check the path, the room on the disk, and the rights of the user that runs this".into(),
+            Self::Exists { .. } => "choose another name, or move the old file away; nothing is overwritten".into(),
+            Self::SameFile { .. } => "name another target; a store is never converted in place".into(),
+            Self::Role { hint, .. } => (*hint).into(),
+            Self::PlanChanged { .. } => "run it with --dry-run again, and look at what is different".into(),
+            Self::Unconfirmed { .. } => "look at the plan with --dry-run, then give --plan HASH or --yes".into(),
+            Self::OtherCluster { .. } => "use the key file and the nodeset of the cluster that the source belongs to".into(),
+            Self::KeysLost { .. } => {
+                "find the node key, or give --operator KEY or --recovery-key FILE; if all of them are lost, what is in \
+                 it is lost for everybody, and no tool can change that"
+                    .into()
+            }
+            Self::SourceMoved { .. } => "stop the daemon that serves it, and run this again; nothing was kept".into(),
+            Self::ReadBack { .. } | Self::Census => "check memory and disk of this machine, and run it again; the source was not touched".into(),
+            Self::RolledBack { .. } => {
+                "restore a newer snapshot; or, if the later changes are to be given up, add --accept-rollback --operator KEY"
+                    .into()
+            }
+            Self::Record { .. } => "use the release that wrote it, or a newer one".into(),
+            Self::Serving { .. } => "stop it for the drill; or leave --state-dir out: that proves the same and records nothing".into(),
+            Self::NoWitness { .. } => "check --state-dir: it is the state folder of the daemon".into(),
+            Self::RevokedLine { .. } => "write one key a line; lines that begin with # are ignored".into(),
+            _ => return None,
+        })
+    }
+}

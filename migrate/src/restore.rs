@@ -1,0 +1,266 @@
+//! `restore`: a store from a snapshot. It is a rollback, and is treated as one.
+
+mod sticky;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use unibus_keyfile::id::UnixTime;
+use unibus_keyfile::keyring::CarriedOver;
+use unibus_keyfile::witness::Witness;
+use unibus_store::archive::{Snapshot, Verified};
+use unibus_store::record::{Record, Timestamp};
+use unibus_store::sqlcipher::{CreateOptions, NewStore, Supersede};
+use unibus_store::store::{Census, Position};
+
+use self::sticky::{Kept, Sticky};
+use crate::cli::RestoreArgs;
+use crate::clock;
+use crate::copy::finish;
+use crate::error::MigrateError;
+use crate::keys;
+use crate::open::{Target, last_epoch};
+use crate::output::{Answer, Output, Pace, row};
+use crate::plan::{Decision, Plan};
+use crate::snapshot::{failed, open_snapshot};
+use crate::source::{StoreUrl, absolute};
+use crate::verify::{SnapshotKey, record_bytes};
+
+/// Signed requests are valid for this long; none that was made before the restore may outlive it.
+const NONCE_WINDOW: Duration = Duration::from_secs(60);
+
+/// Restores a snapshot.
+///
+/// # Errors
+/// Every refusal comes before the target is touched; a failure after that leaves nothing under its name.
+pub fn run(args: &RestoreArgs, output: Output) -> Result<Answer, MigrateError> {
+    let StoreUrl::Sqlcipher(to) = &args.to else {
+        let hint =
+            "a snapshot is restored to `sqlcipher:PATH`: nothing here writes a control record unsealed";
+        let (role, command) = ("the target", "restore");
+        return Err(MigrateError::Role { url: args.to.clone(), role, command, hint });
+    };
+    Target::is_free(to, &args.input)?;
+    let target = Target::look(to, &args.keys)?;
+    let progress = output.progress("verify", None);
+    let mut snapshot = open_snapshot(&args.input, Some(target.own.cluster()))?;
+    progress.finish();
+    let verified = snapshot.verified().clone();
+    let rollback = Rollback::of(&target, &verified);
+    rollback.is_accepted(args, &target)?;
+    let key = snapshot_key(args, &target)?;
+    key.unlock(&args.input, &verified)?;
+    let sticky = Sticky::gather(args, &target)?;
+    let plan = plan(args, &target, &verified, &rollback, &sticky);
+    if let Decision::Stop(answer) = plan.settle(&args.consent, output)? {
+        return Ok(answer);
+    }
+    let new = begin(args, &target, &verified, &key, &sticky)?;
+    let (position, census, kept) = fill(args, output, &mut snapshot, &key, new, &sticky)?;
+    Ok(answer(args, &verified, &position, &census, &kept, &rollback))
+}
+
+fn snapshot_key(args: &RestoreArgs, target: &Target) -> Result<SnapshotKey, MigrateError> {
+    Ok(match keys::recovery(&args.recovery)? {
+        Some(recovery) => SnapshotKey::Recovery(recovery),
+        None => SnapshotKey::Node(Arc::clone(&target.own)),
+    })
+}
+
+/// What the target's witness has seen and the snapshot does not hold.
+#[derive(Debug)]
+struct Rollback {
+    witness: Option<Witness>,
+    is_behind: bool,
+    snapshot: Position,
+}
+
+impl Rollback {
+    fn of(target: &Target, verified: &Verified) -> Self {
+        let header = verified.header();
+        let snapshot = Position { lineage: header.lineage, sequence: header.sequence, digest: header.digest };
+        let is_behind = target.witness.as_ref().is_some_and(|seen| {
+            seen.lineage != snapshot.lineage
+                || seen.sequence > snapshot.sequence
+                || (seen.sequence == snapshot.sequence && seen.digest != snapshot.digest)
+        });
+        Self { witness: target.witness.clone(), is_behind, snapshot }
+    }
+
+    /// Going back needs the operator's own key.
+    fn is_accepted(&self, args: &RestoreArgs, target: &Target) -> Result<(), MigrateError> {
+        let Some(witness) = self.witness.as_ref().filter(|_| self.is_behind) else { return Ok(()) };
+        let operator = args.recovery.operator.as_deref().filter(|_| args.accept_rollback);
+        let Some(operator) = operator else {
+            return Err(MigrateError::RolledBack {
+                witness: Box::new((witness.lineage, witness.sequence)),
+                snapshot: Box::new((self.snapshot.lineage, self.snapshot.sequence)),
+            });
+        };
+        let (source_cluster, target_cluster) =
+            (keys::operator(operator)?.cluster_id(), *target.own.cluster());
+        if source_cluster == target_cluster {
+            return Ok(());
+        }
+        Err(MigrateError::OtherCluster { source_cluster, target_cluster })
+    }
+
+    fn text(&self) -> Option<String> {
+        let witness = self.witness.as_ref().filter(|_| self.is_behind)?;
+        Some(if witness.lineage == self.snapshot.lineage {
+            let lost = witness.sequence.0.saturating_sub(self.snapshot.sequence.0);
+            format!("{lost} later writes: sequence {} back to {}", witness.sequence, self.snapshot.sequence)
+        } else {
+            format!(
+                "lineage {} at sequence {}, which the snapshot knows nothing of",
+                witness.lineage, witness.sequence
+            )
+        })
+    }
+
+    fn object(&self) -> Value {
+        self.witness.as_ref().filter(|_| self.is_behind).map_or(Value::Null, |witness| {
+            json!({
+                "witness": {"lineage": witness.lineage.to_string(), "sequence": witness.sequence.0},
+                "snapshot": {"lineage": self.snapshot.lineage.to_string(), "sequence": self.snapshot.sequence.0},
+            })
+        })
+    }
+}
+
+fn plan(
+    args: &RestoreArgs,
+    target: &Target,
+    verified: &Verified,
+    rollback: &Rollback,
+    sticky: &Sticky,
+) -> Plan {
+    let header = verified.header();
+    let plan = Plan::new("restore")
+        .fact("in", absolute(&args.input).display())
+        .fact("snapshot", data_encoding::HEXLOWER.encode(verified.hash()))
+        .fact("made", format!("by {} at {}", header.node, clock::text(header.created)))
+        .fact("snapshot_lineage", header.lineage)
+        .fact("snapshot_sequence", header.sequence)
+        .fact("state_digest", header.digest)
+        .fact("to", format!("sqlcipher:{}", absolute(&target.location.database).display()))
+        .fact("node", target.own.name())
+        .fact("cluster", target.own.cluster())
+        .fact("nodeset", format!("version {}, {}", target.nodeset.version(), target.nodeset.hash()))
+        .fact("state_dir", target.location.state_dir.display())
+        .fact("sticky_revocations", sticky.text());
+    let witness = target.witness.as_ref().map(|w| format!("{} at {}", w.lineage, w.sequence));
+    let plan = plan.fact("witness", witness.as_deref().unwrap_or("none"));
+    match rollback.text() {
+        Some(what) => plan.replacing(what),
+        None => plan,
+    }
+}
+
+fn begin(
+    args: &RestoreArgs,
+    target: &Target,
+    verified: &Verified,
+    key: &SnapshotKey,
+    sticky: &Sticky,
+) -> Result<NewStore, MigrateError> {
+    let snapshot_epoch = last_epoch(verified.keyring());
+    let last_epoch = sticky.last_epoch().map_or(snapshot_epoch, |epoch| epoch.max(snapshot_epoch));
+    let state = key.unlock(&args.input, verified)?.into_secrets().into_state_key();
+    let now = clock::now();
+    let options = CreateOptions::new(&target.location.database, Arc::clone(&target.own), now)
+        .nodeset(&target.location.nodeset)
+        .state_dir(&target.location.state_dir)
+        .carried_over(CarriedOver { state, last_epoch })
+        .supersede(if target.witness.is_some() { Supersede::Lost } else { Supersede::Nothing })
+        .nonce_floor(nonce_floor(now));
+    target.make_folder()?;
+    Ok(NewStore::begin(options)?)
+}
+
+fn nonce_floor(now: UnixTime) -> Timestamp {
+    let micros = i64::try_from(u128::from(now.seconds()).saturating_mul(1_000_000)).unwrap_or(i64::MAX);
+    Timestamp::from_micros(micros).unwrap_or(Timestamp::MAX).plus(NONCE_WINDOW)
+}
+
+fn fill(
+    args: &RestoreArgs,
+    output: Output,
+    snapshot: &mut Snapshot,
+    key: &SnapshotKey,
+    mut new: NewStore,
+    sticky: &Sticky,
+) -> Result<(Position, Census, Kept), MigrateError> {
+    let path: &PathBuf = &args.input;
+    let expected = snapshot.verified().header().digest;
+    let unlocked = key.unlock(path, snapshot.verified())?;
+    let mut kept = Kept::default();
+    let mut progress = output.progress("restore", None);
+    let mut pace = Pace::new(args.consent.rate);
+    let mut records = snapshot.records(&unlocked).map_err(|source| failed(path, source))?;
+    while let Some(bytes) = records.next_record().map_err(|source| failed(path, source))? {
+        if sticky.is_empty() {
+            new.push(&record_bytes(path, bytes)?)?;
+        } else if let Some(record) = sticky.apply(decode(path, bytes)?, &mut kept) {
+            new.push(&record.encode())?;
+        }
+        pace.step();
+        progress.step();
+    }
+    progress.finish();
+    let found = new.position().digest;
+    if kept.is_nothing() && found != expected {
+        return Err(MigrateError::ReadBack { expected, found });
+    }
+    let (position, census) = finish(new, output)?;
+    Ok((position, census, kept))
+}
+
+fn decode(path: &Path, bytes: &[u8]) -> Result<Record, MigrateError> {
+    Record::decode(bytes).map_err(|source| MigrateError::Record { path: path.to_owned(), source })
+}
+
+fn answer(
+    args: &RestoreArgs,
+    verified: &Verified,
+    position: &Position,
+    census: &Census,
+    kept: &Kept,
+    rollback: &Rollback,
+) -> Answer {
+    let header = verified.header();
+    let equal = position.digest == header.digest;
+    let mut lines = vec![
+        row("restored", args.input.display()),
+        row("to", args.to.to_string()),
+        row("records", census.total()),
+        row("lineage", format!("{} (new; was {})", position.lineage, header.lineage)),
+        row("state digest", position.digest),
+        row("read back", if equal { "every record, digest equal to the snapshot's" } else { "every record" }),
+    ];
+    lines.extend(kept.lines());
+    if let Some(what) = rollback.text() {
+        lines.push(row("rolled back", what));
+    }
+    lines.push(row("requests", "signed before now are refused"));
+    if census.blobs > 0 {
+        lines.push(row("blobs", format!("{}: bring the blob folder back beside the database", census.blobs)));
+    }
+    let object = json!({
+        "command": "restore",
+        "in": args.input.display().to_string(),
+        "to": args.to.to_string(),
+        "lineage": position.lineage.to_string(),
+        "previous_lineage": header.lineage.to_string(),
+        "sequence": position.sequence.0,
+        "state_digest": position.digest.to_string(),
+        "snapshot_digest": header.digest.to_string(),
+        "entries": crate::status::entries(census),
+        "records": census.total(),
+        "sticky": kept.object(),
+        "rolled_back": rollback.object(),
+    });
+    Answer::done(object, lines)
+}

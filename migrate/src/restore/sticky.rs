@@ -1,0 +1,216 @@
+//! Revocations that survive a restore: a snapshot must not bring anybody back.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::path::Path;
+
+use serde_json::{Value, json};
+use unibus_keyfile::id::Epoch;
+use unibus_store::error::StoreError;
+use unibus_store::record::{Endpoint, Record, RecordId, RoomId, SignPub, Timestamp, UserStatus};
+use unibus_store::sqlcipher::Keys;
+use unibus_store::store::{Census, ExportSink, Position, Store};
+
+use crate::cli::RestoreArgs;
+use crate::clock;
+use crate::error::MigrateError;
+use crate::keys::{self, Recovery};
+use crate::open::{Location, Sealed, Target, last_epoch};
+use crate::output::row;
+use crate::source::StoreUrl;
+
+/// What is known to be revoked or removed.
+#[derive(Debug, Default)]
+pub(super) struct Sticky {
+    revoked: HashMap<SignPub, Option<Timestamp>>,
+    superseded: Option<Superseded>,
+    last_epoch: Option<Epoch>,
+}
+
+/// Rooms and members of the store that is being replaced, as keyed hashes of 64 bits: for a million members some ten
+/// megabytes, and one removed member in 10^13 taken for one that is still there.
+#[derive(Debug, Default)]
+struct Superseded {
+    rooms: HashSet<u64>,
+    members: HashSet<u64>,
+    hasher: RandomState,
+}
+
+impl Superseded {
+    fn hash(&self, id: &impl Hash) -> u64 {
+        self.hasher.hash_one(id)
+    }
+
+    /// Whether the room is there and the member is not.
+    fn has_removed(&self, room: &RoomId, endpoint: &Endpoint) -> bool {
+        self.rooms.contains(&self.hash(room)) && !self.members.contains(&self.hash(&(room, endpoint)))
+    }
+}
+
+impl Sticky {
+    /// Reads the superseded store and the file of revoked keys.
+    pub(super) fn gather(args: &RestoreArgs, target: &Target) -> Result<Self, MigrateError> {
+        let mut sticky = Self::default();
+        if let Some(path) = &args.revoked {
+            sticky.read_file(path)?;
+        }
+        let Some(url) = &args.supersede else { return Ok(sticky) };
+        let StoreUrl::Sqlcipher(path) = url else {
+            let hint =
+                "give the encrypted store that is being replaced; a list of keys goes into --revoked FILE";
+            let (role, command) = ("the superseded store", "restore");
+            return Err(MigrateError::Role { url: url.clone(), role, command, hint });
+        };
+        let keys = match keys::recovery(&args.recovery)? {
+            Some(Recovery::Operator(key)) => Keys::Operator(std::sync::Arc::new(key)),
+            Some(Recovery::Extra(key)) => Keys::Recovery(std::sync::Arc::new(key)),
+            None => Keys::Node(std::sync::Arc::clone(&target.own)),
+        };
+        let location = Location::of(path, args.supersede_nodeset.as_ref(), args.supersede_state_dir.as_ref());
+        let opened = Sealed::open(location, keys)?;
+        let (source_cluster, target_cluster) = (*opened.store.keyring().cluster(), *target.own.cluster());
+        if source_cluster != target_cluster {
+            return Err(MigrateError::OtherCluster { source_cluster, target_cluster });
+        }
+        let mut sink = Gather { revoked: &mut sticky.revoked, superseded: Superseded::default() };
+        opened.store.export(&mut sink)?;
+        sticky.superseded = Some(sink.superseded);
+        sticky.last_epoch = Some(last_epoch(opened.store.keyring()));
+        Ok(sticky)
+    }
+
+    fn read_file(&mut self, path: &Path) -> Result<(), MigrateError> {
+        let text = std::fs::read_to_string(path).map_err(|source| MigrateError::Io {
+            step: "read",
+            path: path.to_owned(),
+            source,
+        })?;
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let key = line.parse::<SignPub>().map_err(|_| MigrateError::RevokedLine {
+                path: path.to_owned(),
+                line: number.saturating_add(1),
+            })?;
+            self.revoked.insert(key, None);
+        }
+        Ok(())
+    }
+
+    /// The highest epoch of the superseded store.
+    pub(super) fn last_epoch(&self) -> Option<Epoch> {
+        self.last_epoch
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.revoked.is_empty() && self.superseded.is_none()
+    }
+
+    /// For the plan: how much there is, and a hash of nothing more, since the plan names the files already.
+    pub(super) fn text(&self) -> String {
+        let members = self.superseded.as_ref().map_or(0, |superseded| superseded.members.len());
+        let rooms = self.superseded.as_ref().map_or(0, |superseded| superseded.rooms.len());
+        match (self.revoked.len(), self.superseded.is_some()) {
+            (0, false) => "none given".to_owned(),
+            (revoked, false) => format!("{revoked} revoked keys"),
+            (revoked, true) => {
+                format!("{revoked} revoked keys; members as in {rooms} rooms with {members} members")
+            }
+        }
+    }
+
+    /// The record as it may come back; `None` if it may not.
+    pub(super) fn apply(&self, record: Record, kept: &mut Kept) -> Option<Record> {
+        match record {
+            Record::User(mut user) if user.is_active() => {
+                if let Some(at) = self.revoked.get(&user.sign_pub) {
+                    user.status = UserStatus::Revoked { at: at.or_else(now) };
+                    kept.revoked = kept.revoked.saturating_add(1);
+                }
+                Some(user.into())
+            }
+            Record::Member(member) if self.has_removed(&member.room_id, &member.endpoint()) => {
+                kept.removed = kept.removed.saturating_add(1);
+                None
+            }
+            Record::RoomKey(key) if self.has_removed(&key.room_id, &key.endpoint) => {
+                kept.keys = kept.keys.saturating_add(1);
+                None
+            }
+            other => Some(other),
+        }
+    }
+
+    fn has_removed(&self, room: &RoomId, endpoint: &Endpoint) -> bool {
+        self.superseded.as_ref().is_some_and(|superseded| superseded.has_removed(room, endpoint))
+    }
+}
+
+fn now() -> Option<Timestamp> {
+    let micros = i64::try_from(u128::from(clock::now().seconds()).saturating_mul(1_000_000)).ok()?;
+    Timestamp::from_micros(micros).ok()
+}
+
+struct Gather<'a> {
+    revoked: &'a mut HashMap<SignPub, Option<Timestamp>>,
+    superseded: Superseded,
+}
+
+impl ExportSink for Gather<'_> {
+    fn begin(&mut self, _: &Position, _: &Census) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn record(&mut self, id: &RecordId, bytes: &[u8]) -> Result<(), StoreError> {
+        match id {
+            RecordId::User(key) => {
+                let record = Record::decode(bytes);
+                if let Ok(Record::User(user)) = record
+                    && let UserStatus::Revoked { at } = user.status
+                {
+                    self.revoked.insert(*key, at);
+                }
+            }
+            RecordId::Room(room) => {
+                let hash = self.superseded.hash(room);
+                self.superseded.rooms.insert(hash);
+            }
+            RecordId::Member(room, endpoint) => {
+                let hash = self.superseded.hash(&(room, endpoint));
+                self.superseded.members.insert(hash);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// What was kept from coming back.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    revoked: u64,
+    removed: u64,
+    keys: u64,
+}
+
+impl Kept {
+    pub(super) fn is_nothing(&self) -> bool {
+        (self.revoked, self.removed, self.keys) == (0, 0, 0)
+    }
+
+    pub(super) fn object(&self) -> Value {
+        json!({"users_kept_revoked": self.revoked, "members_kept_removed": self.removed, "room_keys_dropped": self.keys})
+    }
+
+    pub(super) fn lines(&self) -> Vec<String> {
+        if self.is_nothing() {
+            return Vec::new();
+        }
+        vec![
+            row("kept revoked", format!("{} users", self.revoked)),
+            row("kept removed", format!("{} members with {} room keys", self.removed, self.keys)),
+        ]
+    }
+}

@@ -1,0 +1,167 @@
+//! `status`: what a store says about itself, after it was proven.
+
+use serde_json::{Value, json};
+use unibus_keyfile::id::UnixTime;
+use unibus_keyfile::keyring::{EpochState, Keyring};
+use unibus_store::plaintext::PlaintextSource;
+use unibus_store::store::{Census, Store};
+
+use crate::cli::StatusArgs;
+use crate::clock;
+use crate::error::MigrateError;
+use crate::open::{Location, Sealed, source_keys};
+use crate::output::{Answer, Output, row};
+use crate::snapshot::open_snapshot;
+use crate::source::StoreUrl;
+
+/// Shows the status of a store.
+///
+/// # Errors
+/// What keeps the store from being opened.
+pub fn run(args: &StatusArgs, output: Output) -> Result<Answer, MigrateError> {
+    match &args.store {
+        StoreUrl::Sqlcipher(path) => {
+            let progress = output.progress("prove", None);
+            let keys = source_keys(&args.keys, &args.recovery, path)?;
+            let sealed = Sealed::open(Location::from_args(path, &args.keys), keys)?;
+            progress.finish();
+            of_sealed(args, &sealed)
+        }
+        StoreUrl::Sqlite(path) => {
+            let source = PlaintextSource::open(path)?;
+            let counts = source.counts()?;
+            source.finish()?;
+            let object = json!({
+                "command": "status", "store": args.store.to_string(), "sealed": false,
+                "lineage": null, "sequence": null, "state_digest": null,
+                "entries": {"users": counts.users, "rooms": counts.rooms, "members": counts.members, "room_keys": counts.room_keys},
+                "epochs": [], "primary_epoch": null, "rotation": null, "last_proof": null,
+            });
+            let mut lines =
+                vec![row("store", args.store.to_string()), row("sealed", "no: everything in it is readable")];
+            lines.extend([
+                row("users", counts.users),
+                row("rooms", counts.rooms),
+                row("members", counts.members),
+            ]);
+            lines.push(row("room keys", counts.room_keys));
+            Ok(Answer::done(object, lines))
+        }
+        StoreUrl::Snapshot(path) => {
+            let snapshot = open_snapshot(path, None)?;
+            let (header, keyring) = (snapshot.verified().header(), snapshot.verified().keyring());
+            let object = json!({
+                "command": "status", "store": args.store.to_string(), "sealed": true,
+                "cluster": header.cluster.to_string(),
+                "lineage": header.lineage.to_string(), "sequence": header.sequence.0,
+                "state_digest": header.digest.to_string(), "entries": null,
+                "created": clock::text(header.created), "made_by": header.node.to_string(),
+                "epochs": epochs(keyring), "primary_epoch": keyring.primary().number.get(),
+                "rotation": null, "last_proof": null,
+            });
+            let mut lines =
+                vec![row("store", args.store.to_string()), row("made", clock::text(header.created))];
+            lines.extend([
+                row("by node", &header.node),
+                row("lineage", header.lineage),
+                row("sequence", header.sequence),
+            ]);
+            lines.push(row("state digest", header.digest));
+            Ok(Answer::done(object, lines))
+        }
+    }
+}
+
+fn of_sealed(args: &StatusArgs, sealed: &Sealed) -> Result<Answer, MigrateError> {
+    let position = sealed.store.position()?;
+    let (keyring, nodeset) = (sealed.store.keyring(), sealed.store.nodeset());
+    let posture = sealed.store.posture();
+    let census = sealed.census()?;
+    let witness = sealed.store.witness();
+    let last_proof = witness.as_ref().and_then(|witness| witness.last_proof).map(clock::text);
+    let last_drill = witness.as_ref().and_then(|witness| witness.last_drill).map(clock::text);
+    let nodes: Vec<Value> = nodeset
+        .nodes()
+        .iter()
+        .map(|node| json!({"name": node.name.as_str(), "key": node.fingerprint().to_string(), "since": clock::text(node.since)}))
+        .collect();
+    let recovery: Vec<String> = nodeset.recovery().iter().map(|one| one.name.to_string()).collect();
+    let object = json!({
+        "command": "status",
+        "store": args.store.to_string(),
+        "sealed": true,
+        "cluster": keyring.cluster().to_string(),
+        "lineage": position.lineage.to_string(),
+        "sequence": position.sequence.0,
+        "state_digest": position.digest.to_string(),
+        "entries": entries(&census),
+        "records": census.total(),
+        "epochs": epochs(keyring),
+        "primary_epoch": keyring.primary().number.get(),
+        "keyring_version": keyring.version(),
+        "nodeset_version": nodeset.version(),
+        "nodes": nodes,
+        "recovery": recovery,
+        "rotation": null,
+        "cipher": posture.cipher,
+        "freshness": sealed.freshness.as_str(),
+        "last_proof": last_proof,
+        "last_drill": last_drill,
+    });
+    let mut lines = vec![
+        row("store", args.store.to_string()),
+        row("cluster", keyring.cluster()),
+        row("lineage", position.lineage),
+        row("sequence", position.sequence),
+        row("state digest", position.digest),
+    ];
+    lines.extend(census_lines(&census));
+    lines.push(row("epoch", format!("{} (of {})", keyring.primary().number, keyring.epochs().len())));
+    lines.push(row(
+        "nodes",
+        nodeset.nodes().iter().map(|n| n.name.to_string()).collect::<Vec<_>>().join(", "),
+    ));
+    lines.push(row("recovery", recovery.join(", ")));
+    lines.push(row("newest copy", sealed.freshness.remark()));
+    lines.push(row("last proof", last_proof.as_deref().unwrap_or("unknown")));
+    lines.push(row("last drill", last_drill.as_deref().unwrap_or("never: run `unibus-migrate drill`")));
+    Ok(Answer::done(object, lines))
+}
+
+/// Counts per kind, for programs.
+#[must_use]
+pub fn entries(census: &Census) -> Value {
+    json!({
+        "users": census.users, "rooms": census.rooms, "members": census.members,
+        "room_keys": census.room_keys, "blobs": census.blobs,
+    })
+}
+
+/// Counts per kind, for people.
+#[must_use]
+pub fn census_lines(census: &Census) -> Vec<String> {
+    vec![
+        row("users", census.users),
+        row("rooms", census.rooms),
+        row("members", census.members),
+        row("room keys", census.room_keys),
+        row("blobs", census.blobs),
+    ]
+}
+
+/// The epochs of a keyring, for programs.
+#[must_use]
+pub fn epochs(keyring: &Keyring) -> Vec<Value> {
+    let state = |state: EpochState| state.name();
+    let at = |at: UnixTime| clock::text(at);
+    keyring
+        .epochs()
+        .iter()
+        .map(|epoch| {
+            json!({
+                "number": epoch.number.get(), "state": state(epoch.state),
+                "created": at(epoch.created), "exposed": epoch.exposed,
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,183 @@
+//! `verify`: opens every entry of a store or snapshot and checks it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use unibus_keyfile::error::KeyError;
+use unibus_keyfile::id::ClusterId;
+use unibus_keyfile::node_key::NodeKeyFile;
+use unibus_store::archive::{Recipient, Unlocked, Verified};
+use unibus_store::record::{Kind, Record, RecordBytes};
+use unibus_store::store::{Census, Store};
+
+use crate::cli::{KeyArgs, RecoveryArgs, VerifyArgs};
+use crate::error::MigrateError;
+use crate::keys::{self, Recovery};
+use crate::open::{Location, Sealed, source_keys};
+use crate::output::{Answer, Output, row};
+use crate::snapshot::{describe, failed, open_snapshot, readers};
+use crate::source::StoreUrl;
+
+/// Verifies a store or snapshot.
+///
+/// # Errors
+/// What is wrong, by name.
+pub fn run(args: &VerifyArgs, output: Output) -> Result<Answer, MigrateError> {
+    match &args.store {
+        StoreUrl::Sqlcipher(path) => sealed(args, output, path),
+        StoreUrl::Snapshot(path) => snapshot(args, output, path),
+        StoreUrl::Sqlite(_) => {
+            let hint = "nothing protects a plaintext database, so nothing in it can be verified; `status` counts its rows";
+            let (role, command) = ("the store", "verify");
+            Err(MigrateError::Role { url: args.store.clone(), role, command, hint })
+        }
+    }
+}
+
+fn sealed(args: &VerifyArgs, output: Output, path: &Path) -> Result<Answer, MigrateError> {
+    let keys = source_keys(&args.keys, &args.recovery, path)?;
+    let progress = output.progress("prove", None);
+    let opened = Sealed::open(Location::from_args(path, &args.keys), keys)?;
+    let report = opened.store.verify()?;
+    progress.finish();
+    let (position, census) = (report.position, report.census);
+    let object = json!({
+        "command": "verify",
+        "store": args.store.to_string(),
+        "verified": true,
+        "lineage": position.lineage.to_string(),
+        "sequence": position.sequence.0,
+        "state_digest": position.digest.to_string(),
+        "entries": crate::status::entries(&census),
+        "records": census.total(),
+        "dangling": report.dangling,
+        "epochs": crate::status::epochs(opened.store.keyring()),
+        "freshness": opened.freshness.as_str(),
+    });
+    let mut lines = vec![
+        row("verified", args.store.to_string()),
+        row("records", format!("{}, each opened and decoded", census.total())),
+        row("state digest", position.digest),
+        row("sequence", position.sequence),
+        row("newest copy", opened.freshness.remark()),
+    ];
+    if report.dangling > 0 {
+        lines.push(row(
+            "dangling",
+            format!("{} records refer to something that is not there", report.dangling),
+        ));
+    }
+    Ok(Answer::done(object, lines))
+}
+
+fn snapshot(args: &VerifyArgs, output: Output, path: &Path) -> Result<Answer, MigrateError> {
+    let key = SnapshotKey::from_args(&args.keys, &args.recovery)?;
+    let progress = output.progress("verify", None);
+    let pin = key.as_ref().and_then(SnapshotKey::pin);
+    let mut snapshot = open_snapshot(path, pin.as_ref())?;
+    progress.finish();
+    let verified = snapshot.verified().clone();
+    let census = match &key {
+        None => None,
+        Some(key) => {
+            let unlocked = key.unlock(path, &verified)?;
+            let mut census = Census::default();
+            let mut progress = output.progress("open", None);
+            let mut records = snapshot.records(&unlocked).map_err(|source| failed(path, source))?;
+            while let Some(bytes) = records.next_record().map_err(|source| failed(path, source))? {
+                census.add(kind_of(path, bytes)?, 1);
+                progress.step();
+            }
+            progress.finish();
+            Some(census)
+        }
+    };
+    Ok(answer(args, &verified, census.as_ref(), pin.is_some()))
+}
+
+/// The kind of a record in a snapshot, decoded as a whole.
+pub(crate) fn kind_of(path: &Path, bytes: &[u8]) -> Result<Kind, MigrateError> {
+    Record::decode(bytes)
+        .map(|record| record.id().kind())
+        .map_err(|source| MigrateError::Record { path: path.to_owned(), source })
+}
+
+fn answer(args: &VerifyArgs, verified: &Verified, census: Option<&Census>, pinned: bool) -> Answer {
+    let header = verified.header();
+    let mut object = describe(verified);
+    if let Value::Object(object) = &mut object {
+        object.insert("command".into(), "verify".into());
+        object.insert("store".into(), args.store.to_string().into());
+        object.insert("verified".into(), true.into());
+        object.insert("pinned".into(), pinned.into());
+        object.insert("opened".into(), census.is_some().into());
+        object.insert("entries".into(), census.map_or(Value::Null, crate::status::entries));
+        object.insert("records".into(), census.map_or(Value::Null, |census| census.total().into()));
+    }
+    let opened = match census {
+        Some(census) => format!("{} records, digest equal", census.total()),
+        None => "not tried: no key was given".to_owned(),
+    };
+    let cluster = if pinned {
+        "as pinned in the key".to_owned()
+    } else {
+        format!("{} (compare it with your pin)", header.cluster)
+    };
+    let lines = vec![
+        row("verified", format!("{}: complete, unchanged, signed", args.store)),
+        row("made by", format!("{} at {}", header.node, crate::clock::text(header.created))),
+        row("cluster", cluster),
+        row("lineage", header.lineage),
+        row("sequence", header.sequence),
+        row("state digest", header.digest),
+        row("opens for", readers(verified)),
+        row("opened", opened),
+    ];
+    Answer::done(object, lines)
+}
+
+/// A key that may open a snapshot.
+pub(crate) enum SnapshotKey {
+    /// A recovery key.
+    Recovery(Recovery),
+    /// A node's.
+    Node(Arc<NodeKeyFile>),
+}
+
+impl SnapshotKey {
+    /// The recovery key if one is named, else the node's, else none.
+    pub(crate) fn from_args(keys: &KeyArgs, recovery: &RecoveryArgs) -> Result<Option<Self>, MigrateError> {
+        if let Some(recovery) = keys::recovery(recovery)? {
+            return Ok(Some(Self::Recovery(recovery)));
+        }
+        match keys::node(&keys.node) {
+            Ok(own) => Ok(Some(Self::Node(Arc::new(own)))),
+            Err(KeyError::NotGiven) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The cluster that the key pins.
+    pub(crate) fn pin(&self) -> Option<ClusterId> {
+        match self {
+            Self::Recovery(Recovery::Operator(key)) => Some(key.cluster_id()),
+            Self::Recovery(_) => None,
+            Self::Node(own) => Some(*own.cluster()),
+        }
+    }
+
+    /// Opens a verified snapshot.
+    pub(crate) fn unlock(&self, path: &Path, verified: &Verified) -> Result<Unlocked, MigrateError> {
+        let recipient = match self {
+            Self::Recovery(recovery) => Recipient::Recovery(recovery.key()),
+            Self::Node(own) => Recipient::Node(own),
+        };
+        verified.unlock(&recipient).map_err(|source| failed(path, source))
+    }
+}
+
+/// The bytes of a record in a snapshot.
+pub(crate) fn record_bytes(path: &Path, bytes: &[u8]) -> Result<RecordBytes, MigrateError> {
+    RecordBytes::from_bytes(bytes).map_err(|source| MigrateError::Record { path: path.to_owned(), source })
+}
