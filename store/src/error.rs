@@ -250,3 +250,39 @@ impl StoreError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_specification_has_the_code_of_each_error() {
+        let spec = include_str!("../SPEC.md");
+        let (_, section) = spec.split_once("### 3.7 Errors").unwrap();
+        let cells: Vec<&str> = section.split("\n## ").next().unwrap().split('|').map(str::trim).collect();
+        let pairs = cells.windows(2).filter(|pair| pair[0].starts_with("UB-S"));
+        let pairs: Vec<(&str, &str)> = pairs.map(|pair| (pair[0], pair[1].trim_matches('`'))).collect();
+        // The arms of `code`, as they stand above.
+        let (_, arms) = include_str!("error.rs").split_once("pub const fn code").unwrap();
+        let arms = arms.split("\n    }").next().unwrap().lines().filter(|line| line.contains("=> \"UB-S"));
+        let mut count = 0;
+        for arm in arms {
+            let name = arm.trim().trim_start_matches("Self::").split([' ', '(']).next().unwrap();
+            let code = arm.split('"').nth(1).unwrap();
+            assert!(pairs.contains(&(code, name)), "{code} {name}");
+            count += 1;
+        }
+        assert_eq!(count, pairs.len(), "codes of the specification that the code has not");
+    }
+
+    #[test]
+    fn texts_name_what_to_look_at_and_not_their_source() {
+        let source = DecodeError::Kind { found: 9 };
+        let error = StoreError::CorruptRecord { kind: Kind::Room, source };
+        assert_eq!(error.to_string(), "a stored room is corrupt");
+        assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "unknown record kind 9");
+        let error =
+            StoreError::Io { path: "a/b".into(), step: "sync", source: io::Error::other("disk is gone") };
+        assert_eq!(error.to_string(), "cannot sync `a/b`");
+    }
+}

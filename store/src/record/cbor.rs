@@ -95,6 +95,11 @@ impl<'b> BodyReader<'b> {
         Ok(reader)
     }
 
+    #[cfg(test)]
+    pub(crate) fn keys(&self) -> Vec<u64> {
+        self.fields.iter().map(|(key, _)| *key).collect()
+    }
+
     pub(crate) fn into_unknown(self) -> Unknown {
         self.unknown
     }

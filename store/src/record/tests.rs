@@ -265,7 +265,17 @@ fn debug_shows_neither_names_nor_keys() {
     shown.push_str(&format!("{:?} {:?} {:?}", user.sign_pub, room.owner, member().kex_pub));
     shown.push_str(&format!("{:?} {:?} {:?}", room_key().sealed, blob().key, blob().storage_name));
     let endpoint = room.owner.to_string();
-    for secret in ["canary", "room-1", "0909", "cccc", "dddd", "9, 9", "204", &endpoint, &endpoint[..8]] {
+    for secret in [
+        "canary",
+        "room-1",
+        &"09".repeat(6),
+        &"cc".repeat(6),
+        &"dd".repeat(6),
+        "9, 9",
+        "204, 204",
+        &endpoint,
+        &endpoint[..8],
+    ] {
         assert!(!shown.contains(secret), "`{secret}` in {shown}");
     }
     assert!(shown.contains("User#") && shown.contains("RoomKey#"), "{shown}");
@@ -320,4 +330,72 @@ proptest! {
         let body = RecordBytes::assemble(&RecordId::User(sign(9)), &bytes).unwrap();
         let _ = (Record::decode(&bytes).is_ok(), Record::decode(body.as_bytes()).is_ok());
     }
+}
+
+/// The rows of the tables under a heading of the specification, as trimmed cells.
+fn table_under(heading: &str) -> Vec<Vec<&'static str>> {
+    let spec = include_str!("../../SPEC.md");
+    let (_, section) = spec.split_once(heading).unwrap();
+    let section = section.split("\n#").next().unwrap();
+    let rows = section.lines().filter(|line| line.starts_with('|') && !line.starts_with("|---"));
+    rows.map(|row| row.trim_matches('|').split('|').map(str::trim).collect()).collect()
+}
+
+#[test]
+fn the_specification_has_the_numbers_of_the_code() {
+    let version = format!("`{FORMAT_VERSION}`");
+    assert!(table_under("### 1.2 Layout").iter().any(|row| row[3] == "format version" && row[4] == version));
+    let spec = include_str!("../../SPEC.md");
+    assert!(spec.contains(&format!("at most `{RECORD_MAX_BYTES}` bytes")));
+    let values = table_under("### 1.4 Values");
+    for (field, limit) in [
+        ("`handle`", HANDLE_MAX_BYTES),
+        ("`subject`", SUBJECT_MAX_BYTES),
+        ("`room_id`, `channel`", TOKEN_MAX_BYTES),
+        ("`sealed`", SEALED_KEY_MAX_BYTES),
+    ] {
+        let row = values.iter().find(|row| row[0] == field).unwrap();
+        assert!(row[1].starts_with(&format!("1 to `{limit}`")), "{row:?}");
+    }
+    let kinds: Vec<_> =
+        Kind::ALL.iter().map(|kind| vec![kind.number().to_string(), kind.to_string()]).collect();
+    assert_eq!(table_under("### 2.1 Kinds")[1..], kinds);
+    assert!(spec.contains(&format!("A nonce has 1 to\n`{}` bytes", crate::store::NONCE_MAX_BYTES)));
+}
+
+#[test]
+fn the_specification_has_the_fields_of_the_code() {
+    let rows = table_under("### 1.3 Body");
+    for record in one_of_each() {
+        let kind = record.id().kind();
+        let bytes = record.encode();
+        let wanted = rows.iter().filter(|row| row[0] == kind.as_str());
+        let wanted: Vec<u64> = wanted.map(|row| row[1].parse().unwrap()).collect();
+        let reader = cbor::BodyReader::new(kind, bytes.body(), u64::MAX).unwrap();
+        assert_eq!(reader.keys(), wanted, "{kind}");
+        // A field that is optional in the table and in nobody's code, or the other way round.
+        for row in rows.iter().filter(|row| row[0] == kind.as_str()) {
+            let without = without_field(bytes.body(), row[1].parse().unwrap());
+            let bytes = RecordBytes::assemble(&record.id(), &without).unwrap();
+            let found = Record::decode(bytes.as_bytes());
+            let is_optional = row[4].starts_with("yes");
+            assert_eq!(found.is_ok(), is_optional, "{kind} without {}: {found:?}", row[2]);
+        }
+    }
+}
+
+/// A body whose map lacks one of its pairs; keys are below 24 here, and so is the number of pairs.
+fn without_field(body: &[u8], key: u8) -> Vec<u8> {
+    let mut decoder = minicbor::Decoder::new(&body[1..]);
+    decoder.map().unwrap();
+    let mut out = vec![body[0], body[1] - 1];
+    while decoder.position() < body.len() - 1 {
+        let from = decoder.position();
+        let found = decoder.u8().unwrap();
+        decoder.skip().unwrap();
+        if found != key {
+            out.extend(&body[1 + from..=decoder.position()]);
+        }
+    }
+    out
 }
