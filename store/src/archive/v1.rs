@@ -384,6 +384,32 @@ mod tests {
     }
 
     #[test]
+    fn the_constants_are_those_of_the_specification() {
+        let spec = include_str!("../../SPEC.md");
+        let section = spec.split("\n## ").find(|section| section.starts_with("6 Snapshot")).unwrap();
+        let wanted = [
+            ("VERSION_1", usize::from(VERSION_1)),
+            ("PREFIX_BYTES", PREFIX_BYTES),
+            ("MAX_HEADER_BYTES", MAX_HEADER_BYTES),
+            ("MAX_DOCUMENT_BYTES", MAX_DOCUMENT_BYTES),
+            ("MAX_RECIPIENTS", MAX_RECIPIENTS),
+            ("WRAPPED_BYTES", WRAPPED_BYTES),
+            ("SEALED_CHUNK_BYTES", SEALED_CHUNK_BYTES),
+            ("TRAILER_BYTES", TRAILER_BYTES),
+            ("RECORD_MAX_BYTES", crate::record::RECORD_MAX_BYTES),
+        ];
+        for (name, value) in wanted {
+            assert!(section.contains(&format!("| `{name}` | {value} |")), "{name} is {value}");
+        }
+        for text in [&MAGIC, &TRAILER_MAGIC].map(|magic| std::str::from_utf8(magic).unwrap()) {
+            assert!(section.contains(&format!("| magic | `{text}` |")), "{text}");
+        }
+        for label in [SIGNATURE_LABEL, WRAP_LABEL, unibus_keyfile::derive::SNAPSHOT_CHUNKS] {
+            assert!(section.contains(&format!("`{}`", std::str::from_utf8(label).unwrap())));
+        }
+    }
+
+    #[test]
     fn a_trailer_reads_back() {
         let trailer = Trailer { chunks: 1, file_bytes: 2, hash: [3; 32], signature: [4; 64] };
         let bytes: [u8; TRAILER_BYTES] = trailer.encode().try_into().unwrap();

@@ -73,6 +73,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_constants_are_those_of_the_specification() {
+        let spec = include_str!("../../SPEC.md");
+        let section = spec.split("\n## ").find(|section| section.starts_with("7 Sealed blob")).unwrap();
+        assert!(section.contains(&format!("| `VERSION_1` | {VERSION_1} |")));
+        assert!(section.contains(&format!("| `HEADER_BYTES` | {HEADER_BYTES} |")));
+        assert!(section.contains(&format!("| `MIN_PADDED_BYTES` | {MIN_PADDED_BYTES} |")));
+        assert!(section.contains("| magic | `UBBLOB` |"));
+        for label in [CHUNK_LABEL, unibus_keyfile::derive::BLOB_CHUNKS] {
+            assert!(section.contains(&format!("`{}`", std::str::from_utf8(label).unwrap())));
+        }
+    }
+
+    #[test]
     fn sizes_are_padded_to_four_bits() {
         let padded: Vec<_> = [0, 1, 256, 257, 288, 289, 65_536, 65_537, 1 << 40].map(padded_bytes).to_vec();
         let wanted = [256, 256, 256, 288, 288, 320, 65_536, 73_728, 1 << 40].map(Some).to_vec();
