@@ -3,22 +3,24 @@
 mod leakage;
 
 use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
 use serde_json::{Value, json};
-use unibus_store::audit::{Canaries, Hit, Options, Report, Residue, ValueKind, scan};
+use unibus_store::audit::{Canaries, Options, Report, Residue, ValueKind, scan};
 use unibus_store::error::StoreError;
 use unibus_store::plaintext::{PlaintextSource, Row};
 use unibus_store::record::{Record, RecordId};
 use unibus_store::store::{Census, ExportSink, Position, Store};
 
+use self::leakage::Leakage;
 use crate::cli::AuditArgs;
 use crate::error::{EXIT_NOT_PROVEN, MigrateError};
 use crate::open::{Location, Sealed, source_keys};
 use crate::output::{Answer, Output, row};
 use crate::source::StoreUrl;
 
-/// Places that are printed for people.
+/// Files that are printed for people.
 const PRINTED: usize = 20;
 
 /// Audits folders for the values of a store.
@@ -34,16 +36,16 @@ pub fn run(args: &AuditArgs, output: Output) -> Result<Answer, MigrateError> {
         })?;
     }
     let mut canaries = Canaries::default();
-    let leakage = match &args.store {
+    let mut leakage = match &args.store {
         StoreUrl::Sqlite(path) => {
             plaintext(path, &mut canaries)?;
-            args.leakage.then(|| leakage::of_plaintext(path))
+            args.leakage.then(|| Leakage::of_plaintext(path))
         }
         StoreUrl::Sqlcipher(path) => {
             let keys = source_keys(&args.keys, &args.recovery, path)?;
             let sealed = Sealed::open(Location::from_args(path, &args.keys), keys)?;
             sealed.store.export(&mut Values(&mut canaries))?;
-            args.leakage.then(|| leakage::of_sealed(&sealed))
+            args.leakage.then(|| Leakage::of_sealed(&sealed))
         }
         StoreUrl::Snapshot(_) => {
             let hint =
@@ -52,6 +54,10 @@ pub fn run(args: &AuditArgs, output: Output) -> Result<Answer, MigrateError> {
             return Err(MigrateError::Role { url: args.store.clone(), role, command, hint });
         }
     };
+    // The store is closed by now: its files are as a thief would find them.
+    if let Some(leakage) = &mut leakage {
+        leakage.measure();
+    }
     let progress = Mutex::new(output.progress("audit", None));
     let report = scan(canaries, &args.data_dir, Options::default(), &|now| {
         if let Ok(mut progress) = progress.lock() {
@@ -116,7 +122,7 @@ fn add(canaries: &mut Canaries, record: &Record) {
     }
 }
 
-fn answer(args: &AuditArgs, report: &Report, leakage: Option<leakage::Leakage>) -> Answer {
+fn answer(args: &AuditArgs, report: &Report, leakage: Option<Leakage>) -> Answer {
     let (word, exit) = match report.residue {
         Residue::None => ("none".to_owned(), 0),
         Residue::Found(places) => (format!("found ({places} places)"), EXIT_NOT_PROVEN),
@@ -128,13 +134,7 @@ fn answer(args: &AuditArgs, report: &Report, leakage: Option<leakage::Leakage>) 
         row("looked for", format!("{} values of {}", report.values_looked_for, args.store)),
         row("read", format!("{} bytes in {} files", report.bytes, report.files)),
     ];
-    let hits: Vec<&Hit> = report.structures.listed.iter().chain(&report.values.listed).collect();
-    lines.extend(hits.iter().take(PRINTED).map(|hit| place(hit)));
-    let all = report.structures.total.saturating_add(report.values.total);
-    let printed = u64::try_from(hits.len().min(PRINTED)).unwrap_or_default();
-    if all > printed {
-        lines.push(format!("  and {} more (--json lists them)", all.saturating_sub(printed)));
-    }
+    lines.extend(places(report));
     lines.extend(
         report
             .not_checked
@@ -164,6 +164,24 @@ fn answer(args: &AuditArgs, report: &Report, leakage: Option<leakage::Leakage>) 
     Answer { object, lines, exit }
 }
 
-fn place(hit: &Hit) -> String {
-    format!("  found: {} in {} at byte {}, {}", hit.finding, hit.file, hit.offset, hit.encoding)
+/// Where it was found, one line a file.
+fn places(report: &Report) -> Vec<String> {
+    let mut files: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for hit in report.structures.listed.iter().chain(&report.values.listed) {
+        files.entry(&hit.file).or_default().insert(format!("{} ({})", hit.finding, hit.encoding));
+    }
+    let mut lines: Vec<String> = files
+        .iter()
+        .take(PRINTED)
+        .map(|(file, kinds)| {
+            format!("  found in {file}: {}", kinds.iter().cloned().collect::<Vec<_>>().join(", "))
+        })
+        .collect();
+    if files.len() > PRINTED {
+        lines.push(format!(
+            "  and in {} more files (--json lists places)",
+            files.len().saturating_sub(PRINTED)
+        ));
+    }
+    lines
 }

@@ -9,7 +9,6 @@ use unibus_keyfile::id::UnixTime;
 use unibus_keyfile::node_key::NodeKeyFile;
 use unibus_keyfile::witness::{Witness, WitnessSealer};
 use unibus_store::archive::Recipient;
-use unibus_store::store::Census;
 
 use crate::cli::DrillArgs;
 use crate::clock;
@@ -17,7 +16,7 @@ use crate::error::MigrateError;
 use crate::keys;
 use crate::output::{Answer, Output, row};
 use crate::snapshot::{failed, open_snapshot};
-use crate::verify::kind_of;
+use crate::verify::open_all;
 
 /// Drills the recovery.
 ///
@@ -30,14 +29,7 @@ pub fn run(args: &DrillArgs, output: Output) -> Result<Answer, MigrateError> {
     let verified = snapshot.verified().clone();
     let fail = |source| failed(&args.input, source);
     let unlocked = verified.unlock(&Recipient::Recovery(&operator)).map_err(fail)?;
-    let mut census = Census::default();
-    let mut progress = output.progress("open", None);
-    let mut records = snapshot.records(&unlocked).map_err(fail)?;
-    while let Some(bytes) = records.next_record().map_err(fail)? {
-        census.add(kind_of(&args.input, bytes)?, 1);
-        progress.step();
-    }
-    progress.finish();
+    let census = open_all(output, &args.input, &mut snapshot, &unlocked)?;
     let at = clock::now();
     let recorded = record.map(|record| record.write(at)).transpose()?.is_some();
     let header = verified.header();

@@ -82,9 +82,9 @@ impl Rollback {
         let header = verified.header();
         let snapshot = Position { lineage: header.lineage, sequence: header.sequence, digest: header.digest };
         let is_behind = target.witness.as_ref().is_some_and(|seen| {
-            seen.lineage != snapshot.lineage
-                || seen.sequence > snapshot.sequence
-                || (seen.sequence == snapshot.sequence && seen.digest != snapshot.digest)
+            // Equal digests are equal records, whatever the lineage: then nothing is given up.
+            let is_other = seen.lineage != snapshot.lineage || seen.sequence >= snapshot.sequence;
+            is_other && seen.digest != snapshot.digest
         });
         Self { witness: target.witness.clone(), is_behind, snapshot }
     }

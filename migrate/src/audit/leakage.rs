@@ -1,9 +1,9 @@
 //! What a thief learns all the same.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
-use unibus_store::store::Store;
+use unibus_store::sqlcipher::Files;
 
 use crate::clock;
 use crate::open::Sealed;
@@ -12,47 +12,60 @@ use crate::source::folder_of;
 
 /// Facts that stay readable, each with its value on this disk.
 #[derive(Debug)]
-pub(super) struct Leakage(Vec<(&'static str, String)>);
-
-/// Of a plaintext source: everything.
-pub(super) fn of_plaintext(path: &Path) -> Leakage {
-    Leakage(vec![("everything", format!("`{}` is not encrypted", path.display()))])
+pub(super) struct Leakage {
+    facts: Vec<(&'static str, String)>,
+    files: Option<Files>,
 }
 
-/// Of an encrypted store: sizes, times, node names and public keys.
-pub(super) fn of_sealed(sealed: &Sealed) -> Leakage {
-    let files = sealed.store.files();
-    let keyring = sealed.store.keyring();
-    let nodeset = sealed.store.nodeset();
-    let mut facts = vec![
-        ("database", size_and_time(&files.database)),
-        ("write-ahead log", size_and_time(&files.wal)),
-        ("cluster", keyring.cluster().to_string()),
-        ("lineage", keyring.lineage().to_string()),
-        ("keyring", format!("version {}", keyring.version())),
-    ];
-    for epoch in keyring.epochs() {
-        facts.push((
-            "epoch",
-            format!("{} {} since {}", epoch.number, epoch.state.name(), clock::text(epoch.created)),
-        ));
+impl Leakage {
+    /// Of a plaintext source: everything.
+    pub(super) fn of_plaintext(path: &Path) -> Self {
+        let facts = vec![("everything", format!("`{}` is not encrypted", path.display()))];
+        Self { facts, files: None }
     }
-    for node in nodeset.nodes() {
-        facts.push((
-            "node",
-            format!("{} {} since {}", node.name, node.fingerprint(), clock::text(node.since)),
-        ));
+
+    /// Of an encrypted store: node names, public keys, times of rotation.
+    pub(super) fn of_sealed(sealed: &Sealed) -> Self {
+        let keyring = sealed.store.keyring();
+        let nodeset = sealed.store.nodeset();
+        let mut facts = vec![
+            ("cluster", keyring.cluster().to_string()),
+            ("lineage", keyring.lineage().to_string()),
+            ("keyring", format!("version {}", keyring.version())),
+        ];
+        for epoch in keyring.epochs() {
+            let since = clock::text(epoch.created);
+            facts.push(("epoch", format!("{} {} since {since}", epoch.number, epoch.state.name())));
+        }
+        for node in nodeset.nodes() {
+            let since = clock::text(node.since);
+            facts.push(("node", format!("{} {} since {since}", node.name, node.fingerprint())));
+        }
+        for recipient in nodeset.recovery() {
+            facts.push(("recovery", recipient.name.to_string()));
+        }
+        Self { facts, files: Some(sealed.store.files()) }
     }
-    for recipient in nodeset.recovery() {
-        facts.push(("recovery recipient", recipient.name.to_string()));
+
+    /// Adds sizes and times, as they are on the disk now.
+    pub(super) fn measure(&mut self) {
+        let Some(files) = &self.files else { return };
+        self.facts.push(("database", size_and_time(&files.database)));
+        self.facts.push(("write-ahead log", size_and_time(&files.wal)));
+        self.facts.extend(blobs(&folder_of(&files.database).join("blobs")).map(|blobs| ("blobs", blobs)));
+        self.facts
+            .push(("not readable", "names, keys, roles, rooms; how many records there are of a kind".into()));
     }
-    let folder = folder_of(&files.database).join("blobs");
-    if let Some(blobs) = blobs(&folder) {
-        facts.push(("blobs", blobs));
+
+    pub(super) fn lines(&self) -> Vec<String> {
+        let mut lines = vec!["a thief learns:".to_owned()];
+        lines.extend(self.facts.iter().map(|(name, value)| format!("  {}", row(name, value))));
+        lines
     }
-    let known = sealed.store.posture().entries;
-    facts.push(("not readable", format!("which of its {known} records is what, and any name, key or role")));
-    Leakage(facts)
+
+    pub(super) fn object(&self) -> Value {
+        self.facts.iter().map(|(name, value)| json!({"what": name, "value": value})).collect()
+    }
 }
 
 fn size_and_time(path: &Path) -> String {
@@ -66,7 +79,7 @@ fn size_and_time(path: &Path) -> String {
     format!("{} bytes, {pages} pages, last written {}", meta.len(), modified.unwrap_or_default())
 }
 
-fn blobs(folder: &PathBuf) -> Option<String> {
+fn blobs(folder: &Path) -> Option<String> {
     let sizes: Vec<u64> = std::fs::read_dir(folder)
         .ok()?
         .flatten()
@@ -76,16 +89,4 @@ fn blobs(folder: &PathBuf) -> Option<String> {
     let total: u64 = sizes.iter().fold(0, |sum, size| sum.saturating_add(*size));
     let largest = sizes.iter().max().copied().unwrap_or_default();
     Some(format!("{} files, {total} bytes, the largest {largest}", sizes.len()))
-}
-
-impl Leakage {
-    pub(super) fn lines(&self) -> Vec<String> {
-        let mut lines = vec!["a thief learns:".to_owned()];
-        lines.extend(self.0.iter().map(|(name, value)| format!("  {}", row(name, value))));
-        lines
-    }
-
-    pub(super) fn object(&self) -> Value {
-        self.0.iter().map(|(name, value)| json!({"what": name, "value": value})).collect()
-    }
 }
