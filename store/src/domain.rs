@@ -145,3 +145,6 @@ fn in_order(mut changes: Vec<Change>) -> Vec<Change> {
     changes.sort_by(|one, two| one.id.cmp(&two.id));
     changes
 }
+
+#[cfg(test)]
+mod tests;

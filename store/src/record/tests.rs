@@ -83,7 +83,8 @@ fn a_record_cut_anywhere_or_with_a_byte_more_is_refused() {
         for cut in 0..bytes.len() {
             assert!(Record::decode(&bytes[..cut]).is_err(), "{record:?} cut at {cut}");
         }
-        assert!(Record::decode(&[bytes, &[0]].concat()).is_err());
+        let trailing = DecodeError::Trailing { kind: record.id().kind(), count: 1 };
+        assert_eq!(Record::decode(&[bytes, &[0]].concat()), Err(trailing));
     }
 }
 
