@@ -3,6 +3,7 @@
 //! A backend joins with one line at the foot, naming a function that opens an empty store under a given state
 //! key, and how many random histories to hold against the model.
 
+#[cfg(test)]
 mod conformance {
     pub(crate) mod blobs;
     pub(crate) mod concurrent;
