@@ -25,7 +25,7 @@ pub(crate) fn keyed_hmac(key: &[u8; 32]) -> Hmac<Sha256> {
     for (to, from) in block.iter_mut().zip(key) {
         *to = *from;
     }
-    Hmac::new(&(*block).into())
+    Hmac::new((&*block).into())
 }
 
 /// A running SHA-256, for what does not fit in memory.

@@ -5,7 +5,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::Write,
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -56,6 +56,8 @@ fn write_temporary(path: &Path, bytes: &[u8], mode: u32, sync: Sync) -> Result<P
     let temporary = temporary_name(path);
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+        // The umask takes bits away; a nodeset that the service cannot read is of no use.
+        file.set_permissions(std::fs::Permissions::from_mode(mode))?;
         file.write_all(bytes)?;
         if sync == Sync::Disk {
             file.sync_all()?;

@@ -19,7 +19,8 @@ pub const MAX_PLAINTEXT_BYTES: usize = 1 << 20;
 /// Longest identity, in bytes.
 pub const MAX_IDENTITY_BYTES: usize = 1024;
 
-const FIXED_BYTES: usize = 1 + 1 + 4 + 32 + 4;
+/// Bytes of a plaintext besides identity, record and padding.
+pub const FIXED_BYTES: usize = 1 + 1 + 4 + 32 + 4;
 
 /// The header of an envelope, and where its parts are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,10 +64,11 @@ impl<'a> Envelope<'a> {
     #[must_use]
     pub fn header(epoch: Epoch, nonce: &[u8; NONCE_BYTES]) -> [u8; HEADER_BYTES] {
         let mut out = [0; HEADER_BYTES];
-        let bytes = MAGIC.iter().chain(&epoch.get().to_be_bytes()).chain(nonce).copied().collect::<Vec<u8>>();
-        for (to, from) in out.iter_mut().zip(bytes) {
-            *to = from;
-        }
+        let (magic, rest) = out.split_at_mut(MAGIC.len());
+        let (number, to_nonce) = rest.split_at_mut(4);
+        magic.copy_from_slice(&MAGIC);
+        number.copy_from_slice(&epoch.get().to_be_bytes());
+        to_nonce.copy_from_slice(nonce);
         out
     }
 }
@@ -116,6 +118,14 @@ impl Plaintext {
     /// [`DecodeError::TooLarge`] when identity or record are over their limits; [`DecodeError::Field`] for a
     /// tombstone that carries a record.
     pub fn encode(&self) -> Result<Zeroizing<Vec<u8>>, DecodeError> {
+        let padded = self.padded_len()?;
+        let mut out = Zeroizing::new(Vec::with_capacity(padded.saturating_add(TAG_BYTES)));
+        self.append_to(&mut out, padded);
+        Ok(out)
+    }
+
+    /// Size of this plaintext after padding.
+    pub(crate) fn padded_len(&self) -> Result<usize, DecodeError> {
         if self.identity.len() > MAX_IDENTITY_BYTES {
             return Err(too_large("identity", self.identity.len(), MAX_IDENTITY_BYTES));
         }
@@ -123,18 +133,21 @@ impl Plaintext {
             return Err(DecodeError::Field("tombstone"));
         }
         let content = FIXED_BYTES.saturating_add(self.identity.len()).saturating_add(self.record.len());
-        let padded = padded_len(content).ok_or_else(|| too_large("record", content, MAX_PLAINTEXT_BYTES))?;
-        let mut out = Zeroizing::new(Vec::with_capacity(padded.saturating_add(TAG_BYTES)));
+        padded_len(content).ok_or_else(|| too_large("record", content, MAX_PLAINTEXT_BYTES))
+    }
+
+    /// Appends the plaintext, padded to `padded` bytes; `out` has the room.
+    pub(crate) fn append_to(&self, out: &mut Vec<u8>, padded: usize) {
+        let end = out.len().saturating_add(padded);
         out.push(self.kind);
         out.push(match self.operation {
             Operation::Put => 1,
             Operation::Tombstone => 2,
         });
-        crate::aad::part(&mut out, &self.identity);
+        crate::aad::part(out, &self.identity);
         out.extend_from_slice(self.digest_after.as_bytes());
-        crate::aad::part(&mut out, &self.record);
-        out.resize(padded, 0);
-        Ok(out)
+        crate::aad::part(out, &self.record);
+        out.resize(end, 0);
     }
 
     /// Reads a padded plaintext; the padding must be zero and of the right length.
@@ -142,6 +155,31 @@ impl Plaintext {
     /// # Errors
     /// [`DecodeError`], naming what is wrong.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        PlaintextRef::decode(bytes).map(|plaintext| plaintext.to_plaintext())
+    }
+}
+
+/// The plaintext of an entry, borrowed from the bytes that it was opened into.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct PlaintextRef<'a> {
+    /// Kind of the record.
+    pub kind: u8,
+    /// Put or tombstone.
+    pub operation: Operation,
+    /// Identity of the record.
+    pub identity: &'a [u8],
+    /// State digest after this entry.
+    pub digest_after: StateDigest,
+    /// The record; empty for a tombstone.
+    pub record: &'a [u8],
+}
+
+impl<'a> PlaintextRef<'a> {
+    /// Reads a padded plaintext; the padding must be zero and of the right length.
+    ///
+    /// # Errors
+    /// [`DecodeError`], naming what is wrong.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let short = DecodeError::Truncated { needed: FIXED_BYTES, found: bytes.len() };
         let Some((&[kind, operation], rest)) = bytes.split_first_chunk::<2>() else { return Err(short) };
         let operation = match operation {
@@ -156,16 +194,30 @@ impl Plaintext {
             return Err(DecodeError::Field("tombstone"));
         }
         let content = FIXED_BYTES.saturating_add(identity.len()).saturating_add(record.len());
-        if padded_len(content) != Some(bytes.len()) || padding.iter().any(|b| *b != 0) {
+        // Folded, not searched: the padding of a good plaintext is read to its end anyway.
+        let not_zero = padding.iter().fold(0, |all, byte| all | byte);
+        if padded_len(content) != Some(bytes.len()) || not_zero != 0 {
             return Err(DecodeError::Field("padding"));
         }
-        Ok(Self {
-            kind,
-            operation,
-            identity: identity.to_vec(),
-            digest_after: StateDigest::from_bytes(*digest),
-            record: Zeroizing::new(record.to_vec()),
-        })
+        Ok(Self { kind, operation, identity, digest_after: StateDigest::from_bytes(*digest), record })
+    }
+
+    /// Copies it, to keep it longer than the buffer it lies in.
+    #[must_use]
+    pub fn to_plaintext(&self) -> Plaintext {
+        Plaintext {
+            kind: self.kind,
+            operation: self.operation,
+            identity: self.identity.to_vec(),
+            digest_after: self.digest_after,
+            record: Zeroizing::new(self.record.to_vec()),
+        }
+    }
+}
+
+impl std::fmt::Debug for PlaintextRef<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PlaintextRef(kind {}, {:?}, [REDACTED])", self.kind, self.operation)
     }
 }
 

@@ -57,6 +57,10 @@ fn check_access(path: &Path, metadata: &std::fs::Metadata) -> Result<(), KeyErro
     if mode & 0o077 != 0 {
         return Err(KeyError::Mode { path: path.into(), mode });
     }
+    check_owner(path, metadata)
+}
+
+fn check_owner(path: &Path, metadata: &std::fs::Metadata) -> Result<(), KeyError> {
     let expected = rustix::process::geteuid().as_raw();
     if metadata.uid() != expected && metadata.uid() != 0 {
         return Err(KeyError::Owner { path: path.into(), expected, found: metadata.uid() });
@@ -73,6 +77,33 @@ pub fn read_secret_text(path: &Path) -> Result<Zeroizing<String>, KeyError> {
     let (file, metadata) = open(path)?;
     check_access(path, &metadata)?;
     text_of(path, read(path, file, metadata.len(), MAX_KEY_FILE_BYTES)?)
+}
+
+/// Reads a systemd credential as text (`LoadCredential=`, `LoadCredentialEncrypted=`).
+///
+/// systemd gives the service user access by an ACL, which shows as group access in the mode (0440). That is taken
+/// where the folder of the credential keeps others out; everything else is as for a key file.
+///
+/// # Errors
+/// [`KeyError`], as [`read_secret_text`].
+pub fn read_credential_text(path: &Path) -> Result<Zeroizing<String>, KeyError> {
+    let (file, metadata) = open(path)?;
+    let mode = metadata.mode() & 0o7777;
+    let mask_of_an_acl = mode & 0o077 == 0o040 && path.parent().is_some_and(is_closed_to_others);
+    if mode & 0o077 != 0 && !mask_of_an_acl {
+        return Err(KeyError::Mode { path: path.into(), mode });
+    }
+    check_owner(path, &metadata)?;
+    text_of(path, read(path, file, metadata.len(), MAX_KEY_FILE_BYTES)?)
+}
+
+/// Whether the folder is a real one of this user or root, into which nobody else can look or write.
+fn is_closed_to_others(folder: &Path) -> bool {
+    std::fs::symlink_metadata(folder).is_ok_and(|metadata| {
+        let owner = metadata.uid();
+        let ours = owner == 0 || owner == rustix::process::geteuid().as_raw();
+        metadata.is_dir() && ours && metadata.mode() & 0o027 == 0
+    })
 }
 
 fn text_of(path: &Path, mut bytes: Zeroizing<Vec<u8>>) -> Result<Zeroizing<String>, KeyError> {

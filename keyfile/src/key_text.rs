@@ -47,6 +47,9 @@ pub fn decode(prefix: &str, text: &str) -> Option<Zeroizing<Vec<u8>>> {
     }
     let checked = unchecked.validate_and_remove_checksum::<bech32::Bech32m>().ok()?;
     let mut payload = Zeroizing::new(Vec::with_capacity(MAX_PAYLOAD));
+    if checked.byte_iter().count() > MAX_PAYLOAD {
+        return None;
+    }
     payload.extend(checked.byte_iter());
     // One payload has one text: padding bits must be zero, and the text must be as this module writes it.
     let again = if prefix.bytes().any(|b| b.is_ascii_uppercase()) {

@@ -11,6 +11,8 @@ use std::{
     sync::{Mutex, OnceLock, PoisonError},
 };
 
+use zeroize::Zeroizing;
+
 static PAGES: Mutex<BTreeMap<usize, usize>> = Mutex::new(BTreeMap::new());
 static PAGE_BYTES: OnceLock<usize> = OnceLock::new();
 
@@ -60,8 +62,8 @@ impl Drop for PageLock {
 /// `/proc/PID/environ` show it.
 ///
 /// Must be called before any thread is started.
-pub(crate) fn take_variable(name: &str) -> Option<zeroize::Zeroizing<String>> {
-    let text = zeroize::Zeroizing::new(std::env::var(name).ok()?);
+pub(crate) fn take_variable(name: &str) -> Option<Zeroizing<Vec<u8>>> {
+    let text = std::env::var_os(name).map(|text| Zeroizing::new(text.into_encoded_bytes()))?;
     let prefix = format!("{name}=");
     // SAFETY: `environ` is a null-terminated list of NUL-terminated strings; no other thread runs yet, and the
     // bytes of a string may be overwritten in place up to its NUL.
@@ -70,12 +72,12 @@ pub(crate) fn take_variable(name: &str) -> Option<zeroize::Zeroizing<String>> {
             static environ: *mut *mut core::ffi::c_char;
         }
         let mut entry = environ;
+        // To the end: an environment may name a variable twice, and each copy shows the key.
         while !entry.is_null() && !(*entry).is_null() {
             let bytes = core::ffi::CStr::from_ptr(*entry).to_bytes();
             if bytes.starts_with(prefix.as_bytes()) {
                 let (start, length) = ((*entry).add(prefix.len()), bytes.len() - prefix.len());
                 core::ptr::write_bytes(start, b'x', length);
-                break;
             }
             entry = entry.add(1);
         }

@@ -1,11 +1,12 @@
 //! The ways a node key comes to its process: file, environment, systemd credential, command (design 2).
 
 use std::{
+    io::Read,
     path::PathBuf,
     process::{Command, Stdio},
 };
 
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::{
     error::{KeyError, KeyTextError},
@@ -28,12 +29,13 @@ pub enum KeySource {
     Environment(Secret),
     /// A systemd credential.
     Credential(PathBuf),
-    /// The output of a command (`--at-rest-key-command`).
+    /// The output of a command (`--at-rest-key-command`). It is split into words like a shell does, but no shell
+    /// runs it. It is waited for as long as it takes.
     Command(String),
 }
 
 /// Text that is a secret; prints redacted.
-pub struct Secret(Zeroizing<String>);
+pub struct Secret(Zeroizing<Vec<u8>>);
 
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -74,42 +76,48 @@ impl KeySource {
         match self {
             Self::File(path) => NodeKeyFile::load(path),
             Self::Environment(text) => parse(&text.0, KEY_VARIABLE),
-            Self::Credential(path) => parse(&file::read_secret_text(path)?, "the systemd credential"),
+            Self::Credential(path) => {
+                parse(file::read_credential_text(path)?.as_bytes(), "the systemd credential")
+            }
             Self::Command(command) => parse(&run(command)?, "the output of the key command"),
         }
     }
 }
 
-fn parse(text: &str, origin: &str) -> Result<NodeKeyFile, KeyError> {
-    NodeKeyFile::parse(text).map_err(|source| KeyError::Parse { origin: origin.into(), source })
+fn parse(text: &[u8], origin: &str) -> Result<NodeKeyFile, KeyError> {
+    let text = std::str::from_utf8(text).map_err(|_| KeyTextError::NotText);
+    text.and_then(NodeKeyFile::parse).map_err(|source| KeyError::Parse { origin: origin.into(), source })
 }
 
-fn run(command: &str) -> Result<Zeroizing<String>, KeyError> {
+fn run(command: &str) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     let failed = |problem: String| KeyError::Command { problem };
     let words = shlex::split(command).unwrap_or_default();
     let Some((program, arguments)) = words.split_first() else {
         return Err(failed("is empty or its quotes do not match".into()));
     };
-    let output = Command::new(program)
+    let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
-        .output()
+        .spawn()
         .map_err(|error| failed(format!("`{program}` cannot be started: {error}")))?;
-    let mut stdout = Zeroizing::new(output.stdout);
-    if !output.status.success() {
-        return Err(failed(format!("`{program}` ended with {}", output.status)));
+    // Sized before it is filled: growing would leave copies behind.
+    let limit = usize::try_from(MAX_KEY_FILE_BYTES).unwrap_or(0);
+    let mut text = Zeroizing::new(Vec::with_capacity(limit.saturating_add(1)));
+    let read =
+        child.stdout.take().map(|out| out.take(MAX_KEY_FILE_BYTES.saturating_add(1)).read_to_end(&mut text));
+    let too_large = text.len() > limit;
+    if too_large {
+        // It may write for ever. If it has ended by itself there is nothing to stop.
+        drop(child.kill());
     }
-    let found = u64::try_from(stdout.len()).unwrap_or(u64::MAX);
-    if found > MAX_KEY_FILE_BYTES {
-        return Err(failed(format!("gave {found} bytes, more than the {MAX_KEY_FILE_BYTES} of a key file")));
-    }
-    match String::from_utf8(std::mem::take(&mut *stdout)) {
-        Ok(text) => Ok(Zeroizing::new(text)),
-        Err(bad) => {
-            bad.into_bytes().zeroize();
-            let origin = "the output of the key command".into();
-            Err(KeyError::Parse { origin, source: KeyTextError::NotText })
-        }
+    let status =
+        child.wait().map_err(|error| failed(format!("`{program}` cannot be waited for: {error}")))?;
+    match read {
+        _ if too_large => Err(failed(format!("gave more than the {MAX_KEY_FILE_BYTES} bytes of a key file"))),
+        _ if !status.success() => Err(failed(format!("`{program}` ended with {status}"))),
+        Some(Ok(_)) => Ok(text),
+        _ => Err(failed(format!("`{program}` cannot be read from"))),
     }
 }

@@ -4,14 +4,14 @@ use std::fmt;
 
 use aes_gcm_siv::{
     Aes256GcmSiv, KeyInit,
-    aead::{AeadInOut, Buffer},
+    aead::{AeadInOut, inout::InOutBuf},
 };
 use zeroize::Zeroizing;
 
 use crate::{
     aad::Place,
     derive,
-    envelope::{Envelope, HEADER_BYTES, NONCE_BYTES, Plaintext, TAG_BYTES},
+    envelope::{Envelope, HEADER_BYTES, NONCE_BYTES, Plaintext, PlaintextRef, TAG_BYTES},
     error::{DecodeError, OpenError},
     id::{ClusterId, Epoch},
     secret::EpochKey,
@@ -47,7 +47,7 @@ impl Sealer {
     pub fn new(epoch: Epoch, key: &EpochKey, cluster: &ClusterId) -> Self {
         let mut record = Zeroizing::new([0; 32]);
         derive::expand(cluster.as_bytes(), key.expose(), derive::EPOCH_RECORD, &mut record);
-        Self { epoch, cipher: Aes256GcmSiv::new(&(*record).into()) }
+        Self { epoch, cipher: Aes256GcmSiv::new((&*record).into()) }
     }
 
     /// The epoch.
@@ -66,19 +66,20 @@ impl Sealer {
         place: &Place<'_>,
         nonce: Nonce,
     ) -> Result<Vec<u8>, DecodeError> {
-        let header = Envelope::header(self.epoch, &nonce.0);
-        let aad = place.aad(&header);
-        let mut body = plaintext.encode()?;
-        let padded = body.len();
-        let tag = self
-            .cipher
-            .encrypt_inout_detached(&nonce.0.into(), &aad, body.as_mut_slice().into())
+        let padded = plaintext.padded_len()?;
+        let length = HEADER_BYTES.saturating_add(padded).saturating_add(TAG_BYTES);
+        // Wiped on the way out of an error only: what leaves in the end is sealed.
+        let mut out = Zeroizing::new(Vec::with_capacity(length));
+        out.extend_from_slice(&Envelope::header(self.epoch, &nonce.0));
+        plaintext.append_to(&mut out, padded);
+        let (header, body) = out.split_at_mut(HEADER_BYTES);
+        let tag = place
+            .with_aad(header, |aad| {
+                self.cipher.encrypt_inout_detached(&nonce.0.into(), aad, InOutBuf::from(body))
+            })
             .map_err(|_| DecodeError::Field("record"))?;
-        let mut out = Vec::with_capacity(HEADER_BYTES.saturating_add(padded).saturating_add(TAG_BYTES));
-        out.extend_from_slice(&header);
-        out.extend_from_slice(&body);
         out.extend_from_slice(&tag);
-        Ok(out)
+        Ok(std::mem::take(&mut *out))
     }
 
     /// Opens an envelope that stands at this place.
@@ -86,18 +87,42 @@ impl Sealer {
     /// # Errors
     /// [`OpenError`]: not an envelope, of another epoch, not authentic at this place, or badly formed inside.
     pub fn open(&self, bytes: &[u8], place: &Place<'_>) -> Result<Plaintext, OpenError> {
+        let mut buffer = Zeroizing::new(Vec::new());
+        self.open_into(bytes, place, &mut buffer).map(|plaintext| plaintext.to_plaintext())
+    }
+
+    /// As [`Sealer::open`], into a buffer that can be used again: for reading many entries.
+    ///
+    /// # Errors
+    /// [`OpenError`], as [`Sealer::open`]; the buffer then holds nothing that was not authenticated.
+    pub fn open_into<'b>(
+        &self,
+        bytes: &[u8],
+        place: &Place<'_>,
+        buffer: &'b mut Zeroizing<Vec<u8>>,
+    ) -> Result<PlaintextRef<'b>, OpenError> {
         let envelope = Envelope::decode(bytes).map_err(OpenError::Decode)?;
         if envelope.epoch != self.epoch {
             return Err(OpenError::Epoch { found: envelope.epoch });
         }
-        let aad = place.aad(envelope.header);
-        let mut body = Zeroizing::new(Vec::with_capacity(envelope.sealed.len()));
-        body.extend_from_slice(envelope.sealed);
-        let buffer: &mut Vec<u8> = &mut body;
-        self.cipher
-            .decrypt_in_place(&envelope.nonce.into(), &aad, buffer as &mut dyn Buffer)
-            .map_err(|_| OpenError::Unauthentic)?;
-        Plaintext::decode(&body).map_err(OpenError::Contents)
+        let Some((body, tag)) = envelope.sealed.split_last_chunk::<TAG_BYTES>() else {
+            return Err(OpenError::Unauthentic);
+        };
+        if buffer.capacity() < body.len() {
+            // Not grown in place: that would leave a copy of the earlier plaintext behind.
+            *buffer = Zeroizing::new(Vec::with_capacity(body.len()));
+        }
+        buffer.clear();
+        buffer.extend_from_slice(body);
+        let opened = place.with_aad(envelope.header, |aad| {
+            let text = InOutBuf::from(buffer.as_mut_slice());
+            self.cipher.decrypt_inout_detached(&envelope.nonce.into(), aad, text, tag.into())
+        });
+        if opened.is_err() {
+            buffer.clear();
+            return Err(OpenError::Unauthentic);
+        }
+        PlaintextRef::decode(buffer).map_err(OpenError::Contents)
     }
 }
 

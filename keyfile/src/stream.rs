@@ -31,7 +31,7 @@ struct Chunks {
 
 impl Chunks {
     fn new(key: &ChunkKey, aad: &[u8]) -> Self {
-        let cipher = Aes256GcmSiv::new(&(*key.expose()).into());
+        let cipher = Aes256GcmSiv::new(key.expose().into());
         Self { stream: StreamBE32::from_aead(cipher, &[0; 7].into()), aad: aad.to_vec(), next: Some(0) }
     }
 

@@ -68,7 +68,7 @@ impl WitnessSealer {
     #[must_use]
     pub fn new(key: &NodeKey) -> Self {
         let local = key.local_key();
-        Self { key: key.fingerprint(), cipher: Aes256GcmSiv::new(&(*local.expose()).into()) }
+        Self { key: key.fingerprint(), cipher: Aes256GcmSiv::new(local.expose().into()) }
     }
 
     /// Seals a witness; gives the bytes of the file.

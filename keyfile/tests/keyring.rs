@@ -3,7 +3,7 @@
 use unibus_keyfile::{
     error::{DocumentError, UnlockError},
     id::{Epoch, Lineage, UnixTime},
-    keyring::{CarriedOver, EpochState, Keyring, Secrets},
+    keyring::{CarriedOver, EpochState, Keyring, Secrets, Summary},
     node_key::NodeKeyFile,
     nodeset::{Nodeset, Plan, Recovery},
     operator_key::{ExtraRecoveryKey, OperatorKey},
@@ -145,4 +145,42 @@ fn a_new_lineage_carries_the_state_key_over_and_takes_the_next_epoch() {
     assert_eq!(second.primary().number, Epoch::FIRST.next().unwrap());
     assert_eq!(second.primary().state, EpochState::Primary);
     assert_ne!(second.lineage(), first.lineage());
+}
+
+#[test]
+fn a_keyring_is_not_wrapped_around_secrets_that_it_does_not_commit_to() {
+    let w = world();
+    let (keyring, _) = Keyring::create(&w.nodeset, &w.alpha, Lineage::random(), None, NOW).unwrap();
+    let (_, others) = Keyring::create(&w.nodeset, &w.alpha, Lineage::random(), None, NOW).unwrap();
+    let refused = keyring.rewrap(&w.nodeset.next().sign(&w.operator).unwrap(), &w.alpha, &others);
+    assert!(matches!(refused, Err(DocumentError::Invalid(_))), "everybody would be locked out: {refused:?}");
+}
+
+#[test]
+fn a_keyring_does_not_go_back_to_an_older_nodeset() {
+    let w = world();
+    let newer = w.nodeset.next().without_node(w.beta.name()).sign(&w.operator).unwrap();
+    let (keyring, secrets) = Keyring::create(&newer, &w.alpha, Lineage::random(), None, NOW).unwrap();
+    let refused = keyring.rewrap(&w.nodeset, &w.alpha, &secrets);
+    assert_eq!(refused.unwrap_err(), DocumentError::OldNodeset { expected: 2, found: 1 });
+}
+
+#[test]
+fn a_removed_node_cannot_sign_a_keyring_for_the_nodeset_it_was_removed_from() {
+    let w = world();
+    let (planted, _) = Keyring::create(&w.nodeset, &w.beta, Lineage::random(), None, NOW).unwrap();
+    let without = w.nodeset.next().without_node(w.beta.name()).sign(&w.operator).unwrap();
+    let refused = Keyring::decode(planted.as_bytes(), &without, Some(&w.alpha));
+    assert!(matches!(refused, Err(DocumentError::Signer { .. })), "{refused:?}");
+}
+
+#[test]
+fn a_keyring_can_be_looked_at_without_trusting_it() {
+    let w = world();
+    let keyring = create(&w);
+    let summary = Summary::decode(keyring.as_bytes()).unwrap();
+    assert_eq!((summary.version, summary.hash), (keyring.version(), keyring.hash()));
+    assert_eq!(summary.signers, [w.alpha.fingerprints()[0]]);
+    let wanted: Vec<_> = w.nodeset.recipients().map(|recipient| recipient.fingerprint()).collect();
+    assert_eq!(summary.recipients, wanted, "named as the nodeset names them");
 }

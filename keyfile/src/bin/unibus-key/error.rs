@@ -45,6 +45,7 @@ impl Failure {
         match self {
             Self::Harden(_) | Self::Output(_) => ErrorClass::Io,
             Self::Key(source) => source.class(),
+            Self::KeyText(KeyTextError::TooMany { .. }) => ErrorClass::Misuse,
             Self::KeyText(source) => source.class(),
             Self::Document { source, .. } => source.class(),
             Self::Witness { source, .. } => source.class(),
