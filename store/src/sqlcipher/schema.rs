@@ -87,3 +87,19 @@ pub(super) fn is_exact(connection: &Connection) -> Result<bool, rusqlite::Error>
     wanted.sort_unstable();
     Ok(found == wanted)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schema_is_the_one_in_the_specification() {
+        let spec = include_str!("../../SPEC.md");
+        for step in STEPS {
+            assert!(spec.contains(&format!("```sql\n{step}```")));
+        }
+        let id: String = APPLICATION_ID.to_be_bytes().iter().skip(4).map(|byte| format!("{byte:02x}")).collect();
+        assert!(spec.contains(&format!("`application_id` | `0x{id}`")));
+        assert!(spec.contains(&format!("`user_version` | `{SCHEMA_VERSION}`")));
+    }
+}
