@@ -1,1 +1,3 @@
+//! The daemon; not yet more than its library.
+
 fn main() {}

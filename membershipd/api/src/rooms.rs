@@ -33,10 +33,11 @@ pub struct CreateRoom {
     pub subject: String,
     /// What the room promises.
     pub policy: RoomPolicy,
-    /// X25519 public key of the owner, 64 hex digits; can be absent while nobody has to seal a room key to it.
+    /// X25519 public key of the owner, 64 hex digits. Without it, room keys of an encrypted room are sealed to the X25519
+    /// form of the owner's signing key (RFC 7748, section 4.1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kex_pub: Option<String>,
-    /// First room key, sealed to the owner; base64 with padding.
+    /// First room key, sealed to the owner; base64 with padding, or base64url without. Needed in an encrypted room, refused in another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sealed_key: Option<String>,
 }
@@ -89,7 +90,7 @@ pub struct Member {
     pub role: RoomRole,
     /// Ed25519 public key, 64 lower-case hex digits.
     pub sign_pub: String,
-    /// X25519 public key, 64 lower-case hex digits; absent while it is not known.
+    /// X25519 public key, 64 lower-case hex digits; can be absent in a room without encryption.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kex_pub: Option<String>,
     /// When it joined, RFC 3339 UTC.
@@ -108,8 +109,13 @@ pub struct Invite {
     pub kex_pub: String,
     /// Role in this room.
     pub role: RoomRole,
-    /// Current room key, sealed to the new member; base64 with padding.
-    pub sealed_key: String,
+    /// Current room key, sealed to the new member; base64 with padding, or base64url without. Needed in an encrypted room, refused in another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed_key: Option<String>,
+    /// Number of the room key that was sealed; the current one if absent. With it, an invitation that crosses a rekey is
+    /// refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_epoch: Option<u64>,
 }
 
 /// Body of `POST /rooms/{id}/rekey`.
@@ -128,7 +134,7 @@ pub struct Rekey {
 pub struct SealedFor {
     /// Endpoint of the member.
     pub endpoint: String,
-    /// The sealed key; base64 with padding.
+    /// The sealed key; base64 with padding, or base64url without.
     pub sealed: String,
 }
 

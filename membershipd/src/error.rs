@@ -1,0 +1,229 @@
+//! Why the daemon or a user command ends.
+
+use std::{io, net::SocketAddr, path::PathBuf};
+
+use unibus_keyfile::error::{DocumentError, ErrorClass, KeyError};
+use unibus_store::error::StoreError;
+
+use crate::guards::GuardError;
+
+/// Why the daemon or a user command ends.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DaemonError {
+    /// The flags do not go together.
+    #[error("refusing to start")]
+    Guard(#[source] GuardError),
+    /// The address cannot be served on.
+    #[error("cannot serve on {address}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// The reason.
+        source: io::Error,
+    },
+    /// A file or folder cannot be used.
+    #[error("cannot {step} `{}`", path.display())]
+    Files {
+        /// What was tried.
+        step: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+    /// Part of what `--dev` made is gone or damaged.
+    #[error("`--dev` made `{}` on its first start, and now it is {problem}", path.display())]
+    Dev {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The runtime of the process could not be made.
+    #[error("cannot {step}")]
+    Process {
+        /// What was tried.
+        step: &'static str,
+        /// The reason.
+        source: io::Error,
+    },
+    /// The running daemon does not answer as it should.
+    #[error("the daemon behind `{}` does not answer: {problem}", path.display())]
+    Admin {
+        /// The socket.
+        path: PathBuf,
+        /// What happened.
+        problem: String,
+    },
+    /// No daemon runs on this state folder.
+    #[error("no daemon listens on `{}`", path.display())]
+    NotRunning {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The running daemon refuses.
+    #[error("the daemon refuses: {problem}")]
+    Refused {
+        /// Its reason.
+        problem: String,
+    },
+    /// The user is there already.
+    #[error("already registered (unchanged); revoke it first to replace")]
+    UserExists,
+    /// No active user has this key.
+    #[error("no active user has this key")]
+    NoSuchUser,
+    /// The posture is not `proven`.
+    #[error("the posture is `{state}`")]
+    NotProven {
+        /// The state.
+        state: String,
+    },
+    /// The node key.
+    #[error("cannot get the node key")]
+    Key(#[source] KeyError),
+    /// A document beside the store.
+    #[error("cannot use the nodeset")]
+    Nodeset(#[source] DocumentError),
+    /// The store.
+    #[error("cannot use the store")]
+    Store(#[source] StoreError),
+}
+
+impl DaemonError {
+    /// Class of the error.
+    #[must_use]
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Guard(_) => ErrorClass::Misuse,
+            Self::Bind { .. } | Self::Files { .. } | Self::Process { .. } => ErrorClass::Io,
+            Self::Dev { .. } => ErrorClass::MissingKey,
+            Self::Admin { .. } | Self::NotRunning { .. } => ErrorClass::Unavailable,
+            Self::Refused { .. } | Self::UserExists => ErrorClass::Conflict,
+            Self::NoSuchUser => ErrorClass::NotFound,
+            Self::NotProven { .. } => ErrorClass::NotProven,
+            Self::Key(error) => error.class(),
+            Self::Nodeset(error) => error.class(),
+            Self::Store(error) => error.class(),
+        }
+    }
+
+    /// Stable code, which names a page of `runbooks/errors/`.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Guard(_) => "UB-D001",
+            Self::Bind { .. } => "UB-D002",
+            Self::Files { .. } => "UB-D003",
+            Self::Dev { .. } => "UB-D004",
+            Self::Process { .. } => "UB-D005",
+            Self::Admin { .. } | Self::NotRunning { .. } => "UB-D006",
+            Self::Refused { .. } => "UB-D007",
+            Self::UserExists => "UB-D008",
+            Self::NoSuchUser => "UB-D009",
+            Self::NotProven { .. } => "UB-D010",
+            Self::Key(error) => error.code(),
+            Self::Nodeset(error) => error.code(),
+            Self::Store(error) => error.code(),
+        }
+    }
+
+    /// Exit code of the process (design of the tools: one table for all).
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::NoSuchUser => return 1,
+            Self::Store(StoreError::Plaintext { .. }) => return 2,
+            _ => {}
+        }
+        match self.class() {
+            ErrorClass::Misuse | ErrorClass::Denied | ErrorClass::NotFound => 2,
+            ErrorClass::Unavailable => 3,
+            ErrorClass::Corrupt | ErrorClass::Tampered | ErrorClass::Unsupported => 4,
+            ErrorClass::Locked => 5,
+            ErrorClass::WrongKey | ErrorClass::MissingKey => 6,
+            ErrorClass::RolledBack => 7,
+            ErrorClass::NotProven => 9,
+            _ => 1,
+        }
+    }
+
+    /// What to do next.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Guard(guard) => guard.hint().into(),
+            Self::Bind { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
+                "another process has the port; stop it, or give another --http-port".into()
+            }
+            Self::Bind { .. } => "give an address of this host with --bind and a free --http-port".into(),
+            Self::Files { .. } => "check the path, its owner, and the free space".into(),
+            Self::Dev { .. } => {
+                "put the file back from a copy; to begin anew, and lose what is stored, remove `local_files`"
+                    .into()
+            }
+            Self::Process { .. } => "look at the limits of the user that runs this".into(),
+            Self::Admin { .. } => "look at the daemon's log".into(),
+            Self::NotRunning { .. } => {
+                "start the daemon, or give the --state-dir that it was started with".into()
+            }
+            Self::Refused { .. } => "look at the daemon's log and at its /healthz".into(),
+            Self::UserExists => "`membershipd user list` shows it".into(),
+            Self::NoSuchUser => "`membershipd user list` shows all keys".into(),
+            Self::NotProven { .. } => {
+                "see the runbook on the posture; the daemon's log says what was found".into()
+            }
+            Self::Key(error) => error.hint(),
+            Self::Nodeset(_) => "use the nodeset and the key file that were made together".into(),
+            Self::Store(error) => store_hint(error).into(),
+        }
+    }
+}
+
+fn store_hint(error: &StoreError) -> &'static str {
+    match error {
+        StoreError::Plaintext { .. } => {
+            "bring it in with `unibus-migrate copy --from sqlite:FILE --to sqlcipher:NEW`"
+        }
+        _ => match error.class() {
+            ErrorClass::Locked => "another daemon or tool has the store; stop it first",
+            ErrorClass::Tampered | ErrorClass::Corrupt => {
+                "keep the files as they are for examination; restore a snapshot with `unibus-migrate restore`"
+            }
+            ErrorClass::RolledBack => {
+                "put the newer files back, or restore with `unibus-migrate restore` and the operator key"
+            }
+            ErrorClass::WrongKey => "give the key file that belongs to this store",
+            ErrorClass::NotProven => "put the witness back, or run `unibus-migrate verify`",
+            ErrorClass::MissingKey => {
+                "put the missing file back; nothing is made anew where something is expected"
+            }
+            _ => "look at the runbook of this code",
+        },
+    }
+}
+
+impl From<GuardError> for DaemonError {
+    fn from(error: GuardError) -> Self {
+        Self::Guard(error)
+    }
+}
+
+impl From<KeyError> for DaemonError {
+    fn from(error: KeyError) -> Self {
+        Self::Key(error)
+    }
+}
+
+impl From<DocumentError> for DaemonError {
+    fn from(error: DocumentError) -> Self {
+        Self::Nodeset(error)
+    }
+}
+
+impl From<StoreError> for DaemonError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}

@@ -1,0 +1,292 @@
+//! The posture: what was last measured about encryption at rest, and when. Nothing in here reports a setting.
+//!
+//! A measurement recomputes the digest over all records, plants a value that nobody else knows, and then reads the node's
+//! own files as a thief would: for that value and for the real ones. Between measurements a cheap watch notices files
+//! that were replaced or cut.
+
+mod sample;
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
+    time::Duration,
+};
+
+use unibus_membership_api::{
+    ProblemCode,
+    health::{AtRestDetail, AtRestState, AuthMode, Health, HealthStatus, Posture, Recovery, Replicas},
+};
+use unibus_store::{
+    audit::{self, Options, Reason, Residue},
+    error::StoreError,
+    record::{SignPub, Timestamp},
+    store::{Nonce, Store},
+};
+
+use crate::{
+    clock::Clock,
+    http::error::{ApiError, distrust},
+    watch::Watched,
+};
+
+/// Time between two measurements.
+pub const MEASURE_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Age at which a proof no longer counts: a measurement was missed.
+const PROOF_HOLDS: Duration = Duration::from_secs(25 * 60 * 60);
+/// Time for which the planted nonce is remembered.
+const CANARY_LIVES: Duration = Duration::from_secs(300);
+/// Scans until files are taken to change all the time.
+const SCANS: usize = 3;
+
+/// What the posture says beside the measurement.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Facts {
+    /// Name of the node.
+    pub node: String,
+    /// How requests are authenticated.
+    pub auth: AuthMode,
+    /// Files and folders of the store that must hold nothing readable. Those that do not exist are left out.
+    pub raw: Vec<PathBuf>,
+    /// Files that nobody but this process may change.
+    pub watched: Vec<Watched>,
+}
+
+impl Facts {
+    /// Puts the facts together.
+    #[must_use]
+    pub fn new(node: String, auth: AuthMode, raw: Vec<PathBuf>, watched: Vec<Watched>) -> Self {
+        Self { node, auth, raw, watched }
+    }
+}
+
+/// Measures the posture and keeps what was found.
+pub struct PostureKeeper {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    node: String,
+    auth: AuthMode,
+    raw: Vec<PathBuf>,
+    watched: Mutex<Vec<Watched>>,
+    last: RwLock<Measured>,
+    /// Once set it stays: what was changed behind our back is not trusted again before a restart has proven everything.
+    distrusted: OnceLock<AtRestState>,
+    measuring: tokio::sync::Mutex<()>,
+}
+
+impl std::fmt::Debug for PostureKeeper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PostureKeeper").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Measured {
+    state: AtRestState,
+    proven_at: Option<Timestamp>,
+    entries: u64,
+    unsealed: u64,
+    undecryptable: u64,
+    residue: &'static str,
+}
+
+impl Measured {
+    const NOTHING: Self = Self {
+        state: AtRestState::Unproven,
+        proven_at: None,
+        entries: 0,
+        unsealed: 0,
+        undecryptable: 0,
+        residue: "not checked",
+    };
+}
+
+impl PostureKeeper {
+    /// A keeper that has measured nothing yet.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, facts: Facts) -> Self {
+        let Facts { node, auth, raw, watched } = facts;
+        let (watched, last) = (Mutex::new(watched), RwLock::new(Measured::NOTHING));
+        let (distrusted, measuring) = (OnceLock::new(), tokio::sync::Mutex::new(()));
+        Self { store, clock, node, auth, raw, watched, last, distrusted, measuring }
+    }
+
+    /// Whether the node still trusts its data.
+    ///
+    /// # Errors
+    /// [`ProblemCode::StoreDistrusted`] once it does not: then nobody is authorized for anything.
+    pub fn ensure_trusted(&self) -> Result<(), ApiError> {
+        match self.distrusted.get() {
+            None => Ok(()),
+            Some(_) => Err(ApiError::new(ProblemCode::StoreDistrusted)),
+        }
+    }
+
+    /// Stops trusting the data.
+    pub fn distrust(&self, state: AtRestState, why: &str) {
+        if self.distrusted.set(state).is_ok() {
+            tracing::error!(
+                ?state,
+                why,
+                "the data was changed behind the node's back; nothing is authorized any more"
+            );
+        }
+    }
+
+    /// Looks whether files were replaced or cut. Cheap.
+    pub fn watch(&self) {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(change) = watched.iter_mut().find_map(Watched::look) {
+            self.distrust(AtRestState::Tampered, &change.to_string());
+        }
+    }
+
+    /// Measures now, and gives the posture that follows. One measurement at a time; a second caller waits.
+    pub async fn measure(self: &Arc<Self>) -> Health {
+        let one_at_a_time = self.measuring.lock().await;
+        self.watch();
+        let planted = self.plant().await;
+        let keeper = Arc::clone(self);
+        let measured = tokio::task::spawn_blocking(move || keeper.examine(planted)).await;
+        let mut measured = measured.unwrap_or(Measured { state: AtRestState::Degraded, ..Measured::NOTHING });
+        let mut last = self.last.write().unwrap_or_else(PoisonError::into_inner);
+        if measured.state == AtRestState::Proven {
+            measured.proven_at = Some(self.clock.now());
+            tracing::info!(entries = measured.entries, "encryption at rest is proven");
+        } else {
+            measured.proven_at = last.proven_at;
+            tracing::error!(state = ?measured.state, residue = measured.residue, "encryption at rest is not proven");
+        }
+        *last = measured;
+        drop(last);
+        drop(one_at_a_time);
+        self.health()
+    }
+
+    /// The posture as last measured.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        let last = *self.last.read().unwrap_or_else(PoisonError::into_inner);
+        let now = self.clock.now();
+        let is_stale = last.proven_at.is_none_or(|at| at.plus(PROOF_HOLDS) < now);
+        let state = match self.distrusted.get() {
+            Some(state) => *state,
+            None if last.state == AtRestState::Proven && is_stale => AtRestState::Unproven,
+            None => last.state,
+        };
+        let at_rest = state == AtRestState::Proven;
+        Health {
+            status: if at_rest { HealthStatus::Ok } else { HealthStatus::Unavailable },
+            node: self.node.clone(),
+            posture: Posture {
+                auth: self.auth,
+                acl: self.auth == AuthMode::Enforce,
+                tls: false,
+                at_rest,
+                at_rest_detail: self.detail(state, last, now),
+            },
+        }
+    }
+
+    fn detail(&self, state: AtRestState, last: Measured, now: Timestamp) -> AtRestDetail {
+        let store = self.store.posture();
+        let position = self.store.position().unwrap_or(store.position);
+        let age = store.epoch_since.map_or(0, |since| now.micros().saturating_sub(since.micros()).max(0));
+        AtRestDetail {
+            state,
+            // The flag's word: SQLCipher is what `--store sqlite` gives.
+            backend: if store.backend == "sqlcipher" { "sqlite".into() } else { store.backend.into() },
+            proven_at: last.proven_at.map(|at| at.to_string()),
+            cipher: store.cipher.unwrap_or_else(|| "none".into()),
+            epoch: store.epoch.map_or(0, |epoch| epoch.get()),
+            oldest_epoch_in_use: store.oldest_epoch_in_use.map_or(0, |epoch| epoch.get()),
+            epoch_age_days: u64::try_from(age.div_euclid(86_400_000_000)).unwrap_or(0),
+            entries: last.entries,
+            unsealed: last.unsealed,
+            undecryptable: last.undecryptable,
+            node_key: store.node_key.map_or_else(String::new, |key| key.to_string()),
+            cluster: store.cluster.map_or_else(String::new, |cluster| cluster.fingerprint().to_string()),
+            lineage: position.lineage.to_string(),
+            sequence: position.sequence.0,
+            state_digest: position.digest.to_string(),
+            keyring_version: store.keyring_version.unwrap_or(0),
+            jetstream_cipher: None,
+            rotation: None,
+            replicas: Replicas { wanted: 1, current: 1 },
+            plaintext_residue: last.residue.into(),
+            recovery: Recovery {
+                recipients: store.recovery_recipients,
+                last_drill: store.last_drill.map(|at| at.to_string()),
+            },
+            exposed_epochs: Vec::new(),
+        }
+    }
+
+    /// Writes something into the store that nobody else knows and that is no record: a nonce of a key that does not exist.
+    async fn plant(&self) -> Result<(SignPub, Nonce), StoreError> {
+        let signer = loop {
+            if let Ok(key) = SignPub::from_bytes(rand::random()) {
+                break key;
+            }
+        };
+        let nonce = Nonce::from_bytes(&rand::random::<[u8; 32]>())?;
+        let now = self.clock.now();
+        if self.store.claim_nonce(signer, nonce.clone(), now.plus(CANARY_LIVES), now).await? {
+            Ok((signer, nonce))
+        } else {
+            Err(StoreError::Unavailable { why: "a fresh nonce was refused" })
+        }
+    }
+
+    /// The measurement itself. Blocks.
+    fn examine(&self, planted: Result<(SignPub, Nonce), StoreError>) -> Measured {
+        let verified = self.store.verify();
+        let (verified, planted) = match (verified, planted) {
+            (Ok(verified), Ok(planted)) => (verified, planted),
+            (Err(error), _) | (_, Err(error)) => return self.failed(&error),
+        };
+        let mut measured = Measured { entries: verified.census.total(), ..Measured::NOTHING };
+        for _ in 0..SCANS {
+            let canaries = match sample::canaries(self.store.as_ref(), &planted) {
+                Ok(canaries) => canaries,
+                Err(error) => return self.failed(&error),
+            };
+            let roots: Vec<PathBuf> = self.raw.iter().filter(|path| path.exists()).cloned().collect();
+            // Nothing to read means nothing proven.
+            if roots.is_empty() {
+                return measured;
+            }
+            let report = audit::scan(canaries, &roots, Options::default(), &|_| {});
+            measured.unsealed = report.values.total;
+            let only_changes = report.not_checked.iter().all(|file| file.reason == Reason::Changed);
+            match report.residue {
+                Residue::Found(_) => {
+                    for hit in report.values.listed.iter().chain(&report.structures.listed).take(10) {
+                        tracing::error!(file = hit.file, offset = hit.offset, finding = ?hit.finding, "readable");
+                    }
+                    return Measured { state: AtRestState::Plaintext, residue: "found", ..measured };
+                }
+                Residue::NotChecked(_) if !only_changes => {
+                    for file in report.not_checked.iter().take(10) {
+                        tracing::error!(file = file.file, reason = %file.reason, "cannot be checked");
+                    }
+                    return measured;
+                }
+                Residue::None => return Measured { state: AtRestState::Proven, residue: "none", ..measured },
+                // A store that is written to all the time changes under every scan; what was read of it was clean.
+                _ => measured = Measured { state: AtRestState::Proven, residue: "none", ..measured },
+            }
+        }
+        measured
+    }
+
+    fn failed(&self, error: &StoreError) -> Measured {
+        tracing::error!(code = error.code(), %error, "the self-check failed");
+        let state = distrust(error).unwrap_or(AtRestState::Degraded);
+        if state != AtRestState::Degraded {
+            self.distrust(state, "the self-check");
+        }
+        let undecryptable = u64::from(matches!(error, StoreError::CorruptRecord { .. }));
+        Measured { state, undecryptable, ..Measured::NOTHING }
+    }
+}
