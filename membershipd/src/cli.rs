@@ -140,6 +140,12 @@ pub enum Command {
     },
     /// Measure the posture of the running daemon now, and print it
     Selfcheck,
+    /// Read files for the values on standard input; started by the daemon itself
+    #[command(name = crate::posture::raw::COMMAND, hide = true)]
+    ReadRaw {
+        /// Files and folders.
+        roots: Vec<PathBuf>,
+    },
     /// Print a completion script
     Completions {
         /// For this shell.

@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr, path::PathBuf};
 
 use unibus_keyfile::error::{DocumentError, ErrorClass, KeyError};
-use unibus_store::error::StoreError;
+use unibus_store::{blobs::BlobError, error::StoreError, sqlcipher::OpenError};
 
 use crate::guards::GuardError;
 
@@ -86,7 +86,21 @@ pub enum DaemonError {
     /// A document beside the store.
     #[error("cannot use the nodeset")]
     Nodeset(#[source] DocumentError),
-    /// The store.
+    /// Blobs whose database is gone.
+    #[error("`{}` holds blobs, and there is no database `{}` that could know their keys", path.display(), database.display())]
+    Orphaned {
+        /// Folder of the blobs.
+        path: PathBuf,
+        /// Where the database would be.
+        database: PathBuf,
+    },
+    /// The folder of the blobs.
+    #[error("cannot use the folder of the blobs")]
+    Blobs(#[source] BlobError),
+    /// The store is not opened or not made.
+    #[error("cannot open the store")]
+    Open(#[source] OpenError),
+    /// The store fails.
     #[error("cannot use the store")]
     Store(#[source] StoreError),
 }
@@ -98,7 +112,9 @@ impl DaemonError {
         match self {
             Self::Guard(_) => ErrorClass::Misuse,
             Self::Bind { .. } | Self::Files { .. } | Self::Process { .. } => ErrorClass::Io,
-            Self::Dev { .. } => ErrorClass::MissingKey,
+            Self::Dev { .. } | Self::Orphaned { .. } => ErrorClass::MissingKey,
+            Self::Blobs(error) => error.class(),
+            Self::Open(error) => error.class(),
             Self::Admin { .. } | Self::NotRunning { .. } => ErrorClass::Unavailable,
             Self::Refused { .. } | Self::UserExists => ErrorClass::Conflict,
             Self::NoSuchUser => ErrorClass::NotFound,
@@ -125,6 +141,9 @@ impl DaemonError {
             Self::NotProven { .. } => "UB-D010",
             Self::Key(error) => error.code(),
             Self::Nodeset(error) => error.code(),
+            Self::Orphaned { .. } => "UB-D011",
+            Self::Blobs(error) => error.code(),
+            Self::Open(error) => error.code(),
             Self::Store(error) => error.code(),
         }
     }
@@ -132,10 +151,8 @@ impl DaemonError {
     /// Exit code of the process (design of the tools: one table for all).
     #[must_use]
     pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::NoSuchUser => return 1,
-            Self::Store(StoreError::Plaintext { .. }) => return 2,
-            _ => {}
+        if matches!(self, Self::NoSuchUser) {
+            return 1;
         }
         match self.class() {
             ErrorClass::Misuse | ErrorClass::Denied | ErrorClass::NotFound => 2,
@@ -176,31 +193,31 @@ impl DaemonError {
             }
             Self::Key(error) => error.hint(),
             Self::Nodeset(_) => "use the nodeset and the key file that were made together".into(),
-            Self::Store(error) => store_hint(error).into(),
+            Self::Orphaned { .. } => {
+                "put the database and its keyring back, or name another --store-dir for a new store".into()
+            }
+            Self::Blobs(error) => class_hint(error.class()).into(),
+            Self::Open(error) => error.hint().unwrap_or_else(|| class_hint(error.class())).into(),
+            Self::Store(error) => class_hint(error.class()).into(),
         }
     }
 }
 
-fn store_hint(error: &StoreError) -> &'static str {
-    match error {
-        StoreError::Plaintext { .. } => {
-            "bring it in with `unibus-migrate copy --from sqlite:FILE --to sqlcipher:NEW`"
+fn class_hint(class: ErrorClass) -> &'static str {
+    match class {
+        ErrorClass::Locked => "another daemon or tool has the store; stop it first",
+        ErrorClass::Tampered | ErrorClass::Corrupt => {
+            "keep the files as they are for examination; restore a snapshot with `unibus-migrate restore`"
         }
-        _ => match error.class() {
-            ErrorClass::Locked => "another daemon or tool has the store; stop it first",
-            ErrorClass::Tampered | ErrorClass::Corrupt => {
-                "keep the files as they are for examination; restore a snapshot with `unibus-migrate restore`"
-            }
-            ErrorClass::RolledBack => {
-                "put the newer files back, or restore with `unibus-migrate restore` and the operator key"
-            }
-            ErrorClass::WrongKey => "give the key file that belongs to this store",
-            ErrorClass::NotProven => "put the witness back, or run `unibus-migrate verify`",
-            ErrorClass::MissingKey => {
-                "put the missing file back; nothing is made anew where something is expected"
-            }
-            _ => "look at the runbook of this code",
-        },
+        ErrorClass::RolledBack => {
+            "put the newer files back, or restore with `unibus-migrate restore` and the operator key"
+        }
+        ErrorClass::WrongKey => "give the key file that belongs to this store",
+        ErrorClass::NotProven => "put the witness back, or run `unibus-migrate verify`",
+        ErrorClass::MissingKey => {
+            "put the missing file back; nothing is made anew where something is expected"
+        }
+        _ => "look at the runbook of this code",
     }
 }
 
@@ -225,5 +242,11 @@ impl From<DocumentError> for DaemonError {
 impl From<StoreError> for DaemonError {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
+    }
+}
+
+impl From<OpenError> for DaemonError {
+    fn from(error: OpenError) -> Self {
+        Self::Open(error)
     }
 }

@@ -6,3 +6,5 @@ pub mod limits;
 pub mod router;
 mod routes;
 mod signature;
+
+pub(crate) use routes::users::to_body as user_body;

@@ -5,6 +5,7 @@
 //! until it is told to stop. What the requests look like is in `api/SPEC.md`.
 
 pub mod admin;
+pub mod boot;
 pub mod cli;
 pub mod clock;
 pub mod error;
@@ -12,4 +13,5 @@ pub mod guards;
 pub mod http;
 pub mod posture;
 pub mod run;
+pub mod users;
 pub mod watch;

@@ -4,6 +4,7 @@
 //! own files as a thief would: for that value and for the real ones. Between measurements a cheap watch notices files
 //! that were replaced or cut.
 
+pub mod raw;
 mod sample;
 
 use std::{
@@ -12,14 +13,16 @@ use std::{
     time::Duration,
 };
 
+use tokio_util::task::TaskTracker;
+use unibus_keyfile::error::ErrorClass;
 use unibus_membership_api::{
     ProblemCode,
     health::{AtRestDetail, AtRestState, AuthMode, Health, HealthStatus, Posture, Recovery, Replicas},
 };
 use unibus_store::{
-    audit::{self, Options, Reason, Residue},
+    blobs::{BlobError, BlobStore},
     error::StoreError,
-    record::{SignPub, Timestamp},
+    record::{Blob, SignPub, Timestamp},
     store::{Nonce, Store},
 };
 
@@ -50,28 +53,40 @@ pub struct Facts {
     pub raw: Vec<PathBuf>,
     /// Files that nobody but this process may change.
     pub watched: Vec<Watched>,
+    /// The program that reads the raw files: this daemon's own. Without one nothing is ever proven.
+    pub scanner: Option<PathBuf>,
 }
 
 impl Facts {
     /// Puts the facts together.
     #[must_use]
     pub fn new(node: String, auth: AuthMode, raw: Vec<PathBuf>, watched: Vec<Watched>) -> Self {
-        Self { node, auth, raw, watched }
+        Self { node, auth, raw, watched, scanner: None }
+    }
+
+    /// Names the program that reads the raw files.
+    #[must_use]
+    pub fn scanner(mut self, program: PathBuf) -> Self {
+        self.scanner = Some(program);
+        self
     }
 }
 
 /// Measures the posture and keeps what was found.
 pub struct PostureKeeper {
     store: Arc<dyn Store>,
+    blobs: Arc<BlobStore>,
     clock: Arc<dyn Clock>,
     node: String,
     auth: AuthMode,
     raw: Vec<PathBuf>,
     watched: Mutex<Vec<Watched>>,
+    scanner: Option<PathBuf>,
     last: RwLock<Measured>,
     /// Once set it stays: what was changed behind our back is not trusted again before a restart has proven everything.
     distrusted: OnceLock<AtRestState>,
     measuring: tokio::sync::Mutex<()>,
+    threads: TaskTracker,
 }
 
 impl std::fmt::Debug for PostureKeeper {
@@ -104,11 +119,16 @@ impl Measured {
 impl PostureKeeper {
     /// A keeper that has measured nothing yet.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, facts: Facts) -> Self {
-        let Facts { node, auth, raw, watched } = facts;
+    pub fn new(
+        (store, blobs): (Arc<dyn Store>, Arc<BlobStore>),
+        clock: Arc<dyn Clock>,
+        facts: Facts,
+    ) -> Self {
+        let Facts { node, auth, raw, watched, scanner } = facts;
         let (watched, last) = (Mutex::new(watched), RwLock::new(Measured::NOTHING));
         let (distrusted, measuring) = (OnceLock::new(), tokio::sync::Mutex::new(()));
-        Self { store, clock, node, auth, raw, watched, last, distrusted, measuring }
+        let threads = TaskTracker::new();
+        Self { store, blobs, clock, node, auth, raw, watched, scanner, last, distrusted, measuring, threads }
     }
 
     /// Whether the node still trusts its data.
@@ -145,10 +165,10 @@ impl PostureKeeper {
     pub async fn measure(self: &Arc<Self>) -> Health {
         let one_at_a_time = self.measuring.lock().await;
         self.watch();
-        let planted = self.plant().await;
-        let keeper = Arc::clone(self);
-        let measured = tokio::task::spawn_blocking(move || keeper.examine(planted)).await;
-        let mut measured = measured.unwrap_or(Measured { state: AtRestState::Degraded, ..Measured::NOTHING });
+        let mut measured = match self.examine().await {
+            Ok(measured) => measured,
+            Err(error) => self.failed(&error),
+        };
         let mut last = self.last.write().unwrap_or_else(PoisonError::into_inner);
         if measured.state == AtRestState::Proven {
             measured.proven_at = Some(self.clock.now());
@@ -238,46 +258,85 @@ impl PostureKeeper {
         }
     }
 
-    /// The measurement itself. Blocks.
-    fn examine(&self, planted: Result<(SignPub, Nonce), StoreError>) -> Measured {
-        let verified = self.store.verify();
-        let (verified, planted) = match (verified, planted) {
-            (Ok(verified), Ok(planted)) => (verified, planted),
-            (Err(error), _) | (_, Err(error)) => return self.failed(&error),
-        };
-        let mut measured = Measured { entries: verified.census.total(), ..Measured::NOTHING };
-        for _ in 0..SCANS {
-            let canaries = match sample::canaries(self.store.as_ref(), &planted) {
-                Ok(canaries) => canaries,
-                Err(error) => return self.failed(&error),
-            };
-            let roots: Vec<PathBuf> = self.raw.iter().filter(|path| path.exists()).cloned().collect();
-            // Nothing to read means nothing proven.
-            if roots.is_empty() {
-                return measured;
+    /// The measurement itself.
+    async fn examine(&self) -> Result<Measured, StoreError> {
+        let planted = self.plant().await?;
+        let store = Arc::clone(&self.store);
+        let verified = self.blocking(move || store.verify()).await?;
+        let measured = Measured { entries: verified.census.total(), ..Measured::NOTHING };
+        let Some(program) = &self.scanner else { return Ok(measured) };
+        for attempt in 1..=SCANS {
+            let (store, planted) = (Arc::clone(&self.store), planted.clone());
+            let (values, sampled) = self.blocking(move || sample::sample(store.as_ref(), &planted)).await?;
+            if attempt == 1 && !self.are_sound(sampled).await {
+                return Ok(Measured { state: AtRestState::Degraded, undecryptable: 1, ..measured });
             }
-            let report = audit::scan(canaries, &roots, Options::default(), &|_| {});
-            measured.unsealed = report.values.total;
-            let only_changes = report.not_checked.iter().all(|file| file.reason == Reason::Changed);
-            match report.residue {
-                Residue::Found(_) => {
-                    for hit in report.values.listed.iter().chain(&report.structures.listed).take(10) {
-                        tracing::error!(file = hit.file, offset = hit.offset, finding = ?hit.finding, "readable");
-                    }
-                    return Measured { state: AtRestState::Plaintext, residue: "found", ..measured };
+            let roots: Vec<PathBuf> = self.raw.iter().filter(|path| path.exists()).cloned().collect();
+            let found = match raw::scan(program, &roots, values).await {
+                Ok(found) => found,
+                Err(error) => {
+                    tracing::error!(%error, "the raw files were not read");
+                    return Ok(measured);
                 }
-                Residue::NotChecked(_) if !only_changes => {
-                    for file in report.not_checked.iter().take(10) {
-                        tracing::error!(file = file.file, reason = %file.reason, "cannot be checked");
-                    }
-                    return measured;
-                }
-                Residue::None => return Measured { state: AtRestState::Proven, residue: "none", ..measured },
-                // A store that is written to all the time changes under every scan; what was read of it was clean.
-                _ => measured = Measured { state: AtRestState::Proven, residue: "none", ..measured },
+            };
+            for place in &found.places {
+                tracing::error!(place, "readable, or not to be read");
+            }
+            if found.values.saturating_add(found.structures) > 0 {
+                let (state, unsealed) = (AtRestState::Plaintext, found.values);
+                return Ok(Measured { state, unsealed, residue: "found", ..measured });
+            }
+            if found.unchecked > 0 || found.files == 0 {
+                return Ok(measured);
+            }
+            // A store that is written to all the time changes under every scan; what was read of it was clean.
+            if found.changing == 0 || attempt == SCANS {
+                return Ok(Measured { state: AtRestState::Proven, residue: "none", ..measured });
             }
         }
-        measured
+        Ok(measured)
+    }
+
+    /// Runs what blocks away from the threads that serve.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let done = self.threads.spawn_blocking(work).await;
+        done.unwrap_or(Err(StoreError::Unavailable { why: "the self-check was cancelled" }))
+    }
+
+    /// Waits for what a measurement that was cancelled still does on other threads, so that nobody holds the store.
+    pub async fn settle(&self) {
+        self.threads.close();
+        self.threads.wait().await;
+    }
+
+    /// Opens some blobs.
+    async fn are_sound(&self, sampled: Vec<Blob>) -> bool {
+        let blobs = Arc::clone(&self.blobs);
+        let checked =
+            tokio::task::spawn_blocking(move || sampled.iter().try_for_each(|blob| blobs.check(blob)));
+        match checked.await {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                self.blob_failed(&error);
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Takes note of a blob that could not be stored or opened. One blob speaks for itself alone: it is not served, and
+    /// the posture is no longer `proven`; everything else is still vouched for by the state digest.
+    pub fn blob_failed(&self, error: &BlobError) {
+        tracing::error!(code = error.code(), %error, "a blob is not what it should be");
+        let mut last = self.last.write().unwrap_or_else(PoisonError::into_inner);
+        if last.state == AtRestState::Proven {
+            last.state = AtRestState::Degraded;
+            last.undecryptable =
+                last.undecryptable.saturating_add(u64::from(error.class() != ErrorClass::Io));
+        }
     }
 
     fn failed(&self, error: &StoreError) -> Measured {

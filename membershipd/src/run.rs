@@ -6,7 +6,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use unibus_membership_api::health::AuthMode;
-use unibus_store::store::Store;
+use unibus_store::{blobs::BlobStore, store::Store};
 
 use crate::{
     admin::AdminSocket,
@@ -29,6 +29,8 @@ const WATCH_EVERY: Duration = Duration::from_secs(1);
 pub struct Config {
     /// The control records.
     pub store: Arc<dyn Store>,
+    /// The sealed contents of blobs.
+    pub blobs: Arc<BlobStore>,
     /// Whether signatures decide.
     pub auth: AuthMode,
     /// Whether rooms without encryption may be created.
@@ -45,13 +47,12 @@ impl Config {
     /// A configuration with the usual limits.
     #[must_use]
     pub fn new(
-        store: Arc<dyn Store>,
-        auth: AuthMode,
-        clear_rooms: ClearRooms,
+        (store, blobs): (Arc<dyn Store>, Arc<BlobStore>),
+        (auth, clear_rooms): (AuthMode, ClearRooms),
         facts: Facts,
         state_dir: PathBuf,
     ) -> Self {
-        Self { store, auth, clear_rooms, facts, state_dir, limits: Limits::default() }
+        Self { store, blobs, auth, clear_rooms, facts, state_dir, limits: Limits::default() }
     }
 }
 
@@ -65,10 +66,12 @@ pub async fn run(
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
 ) -> Result<(), DaemonError> {
-    let Config { store, auth, clear_rooms, facts, state_dir, limits } = config;
+    let Config { store, blobs, auth, clear_rooms, facts, state_dir, limits } = config;
     let (socket, admin_listener) = AdminSocket::bind(&state_dir)?;
-    let posture = Arc::new(PostureKeeper::new(Arc::clone(&store), Arc::clone(&clock), facts));
-    let app = Arc::new(App::new(store, clock, (auth, clear_rooms), Arc::clone(&posture), limits.clone()));
+    let posture =
+        Arc::new(PostureKeeper::new((Arc::clone(&store), Arc::clone(&blobs)), Arc::clone(&clock), facts));
+    let app =
+        Arc::new(App::new((store, blobs), clock, (auth, clear_rooms), Arc::clone(&posture), limits.clone()));
     let background = CancellationToken::new();
 
     let mut tasks = JoinSet::new();
@@ -92,6 +95,7 @@ pub async fn run(
     drop(socket);
     background.cancel();
     while tasks.join_next().await.is_some() {}
+    posture.settle().await;
     tracing::info!("stopped");
     Ok(())
 }

@@ -6,6 +6,7 @@ mod http {
     pub(crate) mod health;
     pub(crate) mod limits;
     pub(crate) mod modes;
+    pub(crate) mod restart;
     pub(crate) mod rooms;
     pub(crate) mod server;
     pub(crate) mod signatures;

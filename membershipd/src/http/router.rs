@@ -11,7 +11,7 @@ use axum::{
 };
 use tokio::sync::Semaphore;
 use unibus_membership_api::{ProblemCode, health::AuthMode, paths};
-use unibus_store::store::Store;
+use unibus_store::{blobs::BlobStore, store::Store};
 
 use super::{
     error::{ApiError, Distrust},
@@ -26,6 +26,8 @@ use crate::{clock::Clock, guards::ClearRooms, posture::PostureKeeper};
 pub struct App {
     /// The control records.
     pub store: Arc<dyn Store>,
+    /// The sealed contents of blobs.
+    pub blobs: Arc<BlobStore>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Whether signatures decide.
@@ -49,14 +51,14 @@ impl App {
     /// Puts the parts together.
     #[must_use]
     pub fn new(
-        store: Arc<dyn Store>,
+        (store, blobs): (Arc<dyn Store>, Arc<BlobStore>),
         clock: Arc<dyn Clock>,
         (auth, clear_rooms): (AuthMode, ClearRooms),
         posture: Arc<PostureKeeper>,
         limits: Limits,
     ) -> Self {
         let bodies = Semaphore::new(limits.bodies_kib);
-        Self { store, clock, auth, clear_rooms, posture, limits, bodies }
+        Self { store, blobs, clock, auth, clear_rooms, posture, limits, bodies }
     }
 }
 

@@ -5,7 +5,7 @@ pub(super) mod health;
 pub(super) mod keys;
 pub(super) mod members;
 pub(super) mod rooms;
-pub(super) mod users;
+pub(crate) mod users;
 
 use std::str::FromStr;
 

@@ -1,28 +1,36 @@
 //! Which values a measurement looks for.
 
 use unibus_store::{
-    audit::{Canaries, ValueKind},
+    audit::ValueKind,
     error::StoreError,
-    record::{Record, RecordId, SignPub},
+    record::{Blob, Record, RecordId, SignPub},
     store::{Census, ExportSink, Nonce, Position, Store},
 };
 
+use super::raw::Values;
+
 /// Records whose values are looked for; of a larger store, as many spread over all of it.
 const SAMPLED_RECORDS: u64 = 20_000;
+/// Blobs that are opened.
+const SAMPLED_BLOBS: usize = 64;
 /// Names in the folders of a store that say nothing, and that a person may have as a handle.
 const PUBLIC_NAMES: [&str; 2] = ["witness", "admin.sock"];
 
-/// Collects the planted values and the real ones.
-pub(super) fn canaries(store: &dyn Store, planted: &(SignPub, Nonce)) -> Result<Canaries, StoreError> {
-    let mut sink = Sample { canaries: Canaries::with_capacity(0), every: 1, seen: 0 };
-    sink.canaries.add(ValueKind::PublicKey, planted.0.as_bytes());
-    sink.canaries.add(ValueKind::Nonce, planted.1.as_bytes());
+/// Collects the planted values, the real ones, and some blobs to open.
+pub(super) fn sample(
+    store: &dyn Store,
+    planted: &(SignPub, Nonce),
+) -> Result<(Values, Vec<Blob>), StoreError> {
+    let mut sink = Sample { values: Values::default(), blobs: Vec::new(), every: 1, seen: 0 };
+    sink.values.add(ValueKind::PublicKey, planted.0.as_bytes());
+    sink.values.add(ValueKind::Nonce, planted.1.as_bytes());
     store.export(&mut sink)?;
-    Ok(sink.canaries)
+    Ok((sink.values, sink.blobs))
 }
 
 struct Sample {
-    canaries: Canaries,
+    values: Values,
+    blobs: Vec<Blob>,
     every: u64,
     seen: u64,
 }
@@ -30,7 +38,7 @@ struct Sample {
 impl Sample {
     fn text(&mut self, kind: ValueKind, text: &str) {
         if !PUBLIC_NAMES.iter().any(|name| name.contains(text)) {
-            self.canaries.add(kind, text.as_bytes());
+            self.values.add(kind, text.as_bytes());
         }
     }
 }
@@ -50,24 +58,29 @@ impl ExportSink for Sample {
         match Record::decode(bytes).map_err(|source| StoreError::CorruptRecord { kind, source })? {
             Record::User(user) => {
                 self.text(ValueKind::Handle, user.handle.as_str());
-                self.canaries.add(ValueKind::PublicKey, user.sign_pub.as_bytes());
+                self.values.add(ValueKind::PublicKey, user.sign_pub.as_bytes());
             }
             Record::Room(room) => {
                 self.text(ValueKind::RoomId, room.room_id.as_str());
                 self.text(ValueKind::Subject, room.subject.as_str());
                 self.text(ValueKind::Channel, room.channel.as_str());
-                self.canaries.add(ValueKind::Endpoint, room.owner.as_bytes());
+                self.values.add(ValueKind::Endpoint, room.owner.as_bytes());
             }
             Record::Member(member) => {
-                self.canaries.add(ValueKind::Endpoint, member.endpoint().as_bytes());
-                self.canaries.add(ValueKind::PublicKey, member.sign_pub().as_bytes());
+                self.values.add(ValueKind::Endpoint, member.endpoint().as_bytes());
+                self.values.add(ValueKind::PublicKey, member.sign_pub().as_bytes());
                 if let Some(key) = member.kex_pub {
-                    self.canaries.add(ValueKind::PublicKey, key.as_bytes());
+                    self.values.add(ValueKind::PublicKey, key.as_bytes());
                 }
             }
-            Record::RoomKey(key) => self.canaries.add(ValueKind::SealedKey, key.sealed.as_bytes()),
+            Record::RoomKey(key) => self.values.add(ValueKind::SealedKey, key.sealed.as_bytes()),
             // Not its storage name: that is the name of the sealed file.
-            Record::Blob(blob) => self.canaries.add(ValueKind::BlobDigest, blob.sha256.as_bytes()),
+            Record::Blob(blob) => {
+                self.values.add(ValueKind::BlobDigest, blob.sha256.as_bytes());
+                if self.blobs.len() < SAMPLED_BLOBS {
+                    self.blobs.push(blob);
+                }
+            }
             _ => {}
         }
         Ok(())

@@ -122,11 +122,13 @@ impl Server {
     /// Starts on what lies in the folder.
     pub(crate) async fn start_in(folder: Arc<tempfile::TempDir>, setup: Setup, now: i64) -> Self {
         let clock = Arc::new(TestClock(AtomicI64::new(now)));
-        let (store, facts) = super::store::open(&folder, clock.as_ref(), setup.auth);
+        let super::store::Parts { store, blobs, facts } =
+            super::store::open(folder.path(), clock.as_ref(), setup.auth).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let state = folder.path().join("state");
-        let mut config = Config::new(Arc::clone(&store), setup.auth, setup.clear_rooms, facts, state);
+        let parts = (Arc::clone(&store), blobs);
+        let mut config = Config::new(parts, (setup.auth, setup.clear_rooms), facts, state);
         config.limits = setup.limits;
         let stop = CancellationToken::new();
         let running = tokio::spawn({
@@ -145,6 +147,19 @@ impl Server {
 
     pub(crate) fn ask_to_stop(&self) {
         self.stop.cancel();
+    }
+
+    /// Waits for the first measurement, and gives the posture.
+    pub(crate) async fn until_measured(&self) -> Value {
+        let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+        loop {
+            let answer = self.plain("GET", "/healthz").await;
+            if answer.status == 200 {
+                return answer.json();
+            }
+            assert!(tokio::time::Instant::now() < deadline, "not proven: {answer:?}");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
     }
 
     /// Adds a user behind the API's back.

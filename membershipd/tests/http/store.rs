@@ -1,14 +1,35 @@
-//! The store that the tests run on.
+//! The store that the tests run on: the real one.
 
-use std::sync::Arc;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use unibus_keyfile::secret::StateKey;
+use clap::Parser as _;
 use unibus_membership_api::health::AuthMode;
-use unibus_membershipd::{clock::Clock, posture::Facts};
-use unibus_store::{memory::MemoryStore, store::Store};
+use unibus_membershipd::{boot::Place, cli::Cli, clock::Clock, posture::Facts};
+use unibus_store::{blobs::BlobStore, store::Store};
 
-pub(crate) fn open(folder: &tempfile::TempDir, _: &dyn Clock, auth: AuthMode) -> (Arc<dyn Store>, Facts) {
-    std::fs::create_dir_all(folder.path().join("state")).unwrap();
-    let store = Arc::new(MemoryStore::new(&StateKey::generate()));
-    (store, Facts::new("test".into(), auth, Vec::new(), Vec::new()))
+pub(crate) struct Parts {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) blobs: Arc<BlobStore>,
+    pub(crate) facts: Facts,
+}
+
+/// Flags that put everything below one folder, with development keys.
+pub(crate) fn flags(folder: &Path) -> Cli {
+    let flag = |name: &str, path: &str| [name.to_owned(), folder.join(path).to_str().unwrap().to_owned()];
+    let words = ["membershipd".to_owned(), "--dev".to_owned()]
+        .into_iter()
+        .chain(flag("--db", "control.db"))
+        .chain(flag("--store-dir", "blobs"))
+        .chain(flag("--state-dir", "state"));
+    Cli::parse_from(words)
+}
+
+pub(crate) async fn open(folder: &Path, clock: &dyn Clock, auth: AuthMode) -> Parts {
+    let place = Place::prepare(&flags(folder).store, clock).unwrap();
+    let (store, _) = place.open(clock).unwrap();
+    let facts = place.facts(&store, auth, PathBuf::from(env!("CARGO_BIN_EXE_membershipd"))).unwrap();
+    Parts { blobs: Arc::new(place.blobs().unwrap()), store: Arc::new(store), facts }
 }
