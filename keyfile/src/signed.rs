@@ -23,7 +23,8 @@ pub const MAX_BODY_BYTES: usize = 1 << 20;
 /// Most signatures of a document.
 pub const MAX_SIGNATURES: usize = 4;
 
-const SIGN_LABEL: &[u8] = b"unibus/signed/v1";
+/// First part of what every signature of a document is over.
+pub const SIGN_LABEL: &[u8] = b"unibus/signed/v1";
 
 /// What a document is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
