@@ -83,6 +83,7 @@ fn from_plaintext(args: &CopyArgs, output: Output, from: &Path, to: &Path) -> Re
     progress.finish();
     let (position, census) = finish(new, output)?;
     read_back(&target, output, &position, &census)?;
+    target.bring_nodeset()?;
     let extra = Extra { quarantine, exposure: Some((exposure, counts)), freshness: None };
     Ok(answer(args, &position, &census, &extra))
 }
@@ -122,6 +123,7 @@ fn from_sealed(args: &CopyArgs, output: Output, from: &Path, to: &Path) -> Resul
     expect_digest(stands.digest, new.position().digest)?;
     let (position, census) = finish(new, output)?;
     read_back(&target, output, &position, &census)?;
+    target.bring_nodeset()?;
     let extra =
         Extra { quarantine: Quarantine::default(), exposure: None, freshness: Some(source.freshness) };
     Ok(answer(args, &position, &census, &extra))

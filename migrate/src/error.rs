@@ -97,6 +97,14 @@ pub enum MigrateError {
         /// The file.
         path: PathBuf,
     },
+    /// The target of a restore holds records.
+    #[error("`{}` holds {records} records", path.display())]
+    NotEmpty {
+        /// The database.
+        path: PathBuf,
+        /// How many.
+        records: u64,
+    },
     /// Source and target are the same file.
     #[error("source and target are the same file, `{}`", path.display())]
     SameFile {
@@ -213,6 +221,7 @@ impl MigrateError {
             Self::Store(source) => source.class(),
             Self::Open(source) => source.class(),
             Self::Plaintext(source) => source.class(),
+            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => ErrorClass::NotFound,
             Self::Io { .. } => ErrorClass::Io,
             Self::OtherCluster { .. } => ErrorClass::WrongKey,
             Self::KeysLost { .. } => ErrorClass::MissingKey,
@@ -222,7 +231,10 @@ impl MigrateError {
             Self::Record { .. } => ErrorClass::Unsupported,
             Self::Serving { .. } => ErrorClass::Locked,
             Self::NoWitness { .. } => ErrorClass::NotFound,
-            Self::Exists { .. } | Self::PlanChanged { .. } | Self::SourceMoved { .. } => ErrorClass::Conflict,
+            Self::Exists { .. }
+            | Self::NotEmpty { .. }
+            | Self::PlanChanged { .. }
+            | Self::SourceMoved { .. } => ErrorClass::Conflict,
             Self::SameFile { .. }
             | Self::Role { .. }
             | Self::Unconfirmed { .. }
@@ -248,7 +260,7 @@ impl MigrateError {
             Self::Open(source) => source.code(),
             Self::Plaintext(source) => source.code(),
             Self::Io { .. } => "UB-M001",
-            Self::Exists { .. } => "UB-M002",
+            Self::Exists { .. } | Self::NotEmpty { .. } => "UB-M002",
             Self::SameFile { .. } => "UB-M003",
             Self::Role { .. } => "UB-M004",
             Self::PlanChanged { .. } => "UB-M005",
@@ -271,10 +283,16 @@ impl MigrateError {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Key(source) => source.hint(),
+            Self::Open(OpenError::Document { document: "nodeset", .. }) => {
+                "give --nodeset: the file that `unibus-key init` wrote beside the keys".into()
+            }
             Self::Open(source) => return source.hint().map(str::to_owned),
             Self::Plaintext(source) => source.hint().to_owned(),
             Self::Io { .. } => "check the path, the room on the disk, and the rights of the user that runs this".into(),
             Self::Exists { .. } => "choose another name, or move the old file away; nothing is overwritten".into(),
+            Self::NotEmpty { .. } => {
+                "a restore goes into an absent or empty store: move the old one away as a whole, and name it with --supersede".into()
+            }
             Self::SameFile { .. } => "name another target; a store is never converted in place".into(),
             Self::Role { hint, .. } => (*hint).into(),
             Self::PlanChanged { .. } => "run it with --dry-run again, and look at what is different".into(),

@@ -4,6 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use unibus_keyfile::durable;
 use unibus_keyfile::error::{DocumentError, KeyError};
 use unibus_keyfile::file;
 use unibus_keyfile::id::ClusterId;
@@ -21,6 +22,9 @@ use crate::clock;
 use crate::error::MigrateError;
 use crate::keys::{self, Recovery};
 use crate::source::{beside, folder_of};
+
+/// Mode of a nodeset: it is a public document.
+const NODESET_MODE: u32 = 0o644;
 
 /// Whether a store is known to be the newest copy of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -251,6 +255,18 @@ impl Target {
             if path.symlink_metadata().is_ok() {
                 return Err(MigrateError::Exists { path });
             }
+        }
+        Ok(())
+    }
+
+    /// Puts the nodeset beside the new store, where the daemon and this tool look for it, unless one is there.
+    ///
+    /// # Errors
+    /// `Key`.
+    pub fn bring_nodeset(&self) -> Result<(), MigrateError> {
+        let path = folder_of(&self.location.database).join("nodeset");
+        if path.symlink_metadata().is_err() {
+            durable::create_new(&path, self.nodeset.as_bytes(), NODESET_MODE)?;
         }
         Ok(())
     }

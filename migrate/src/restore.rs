@@ -1,5 +1,6 @@
 //! `restore`: a store from a snapshot. It is a rollback, and is treated as one.
 
+mod empty;
 mod sticky;
 
 use std::path::{Path, PathBuf};
@@ -7,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use unibus_keyfile::digest::StateDigest;
 use unibus_keyfile::id::UnixTime;
 use unibus_keyfile::keyring::CarriedOver;
 use unibus_keyfile::witness::Witness;
@@ -15,6 +17,7 @@ use unibus_store::record::{Record, Timestamp};
 use unibus_store::sqlcipher::{CreateOptions, NewStore, Supersede};
 use unibus_store::store::{Census, Position};
 
+use self::empty::{EmptyStore, SetAside};
 use self::sticky::{Kept, Sticky};
 use crate::cli::RestoreArgs;
 use crate::clock;
@@ -42,8 +45,8 @@ pub fn run(args: &RestoreArgs, output: Output) -> Result<Answer, MigrateError> {
         let (role, command) = ("the target", "restore");
         return Err(MigrateError::Role { url: args.to.clone(), role, command, hint });
     };
-    Target::is_free(to, &args.input)?;
     let target = Target::look(to, &args.keys)?;
+    let empty = EmptyStore::at(&target)?;
     let progress = output.progress("verify", None);
     let mut snapshot = open_snapshot(&args.input, Some(target.own.cluster()))?;
     progress.finish();
@@ -54,11 +57,15 @@ pub fn run(args: &RestoreArgs, output: Output) -> Result<Answer, MigrateError> {
     key.unlock(&args.input, &verified)?;
     let sticky = Sticky::gather(args, &target)?;
     let plan = plan(args, &target, &verified, &rollback, &sticky);
+    let plan = if empty.is_some() { plan.replacing("the empty store that is there") } else { plan };
     if let Decision::Stop(answer) = plan.settle(&args.consent, output)? {
         return Ok(answer);
     }
+    let set_aside = empty.map(EmptyStore::set_aside).transpose()?;
     let new = begin(args, &target, &verified, &key, &sticky)?;
     let (position, census, kept) = fill(args, output, &mut snapshot, &key, new, &sticky)?;
+    set_aside.map(SetAside::forget);
+    target.bring_nodeset()?;
     Ok(answer(args, &verified, &position, &census, &kept, &rollback))
 }
 
@@ -84,7 +91,7 @@ impl Rollback {
         let is_behind = target.witness.as_ref().is_some_and(|seen| {
             // Equal digests are equal records, whatever the lineage: then nothing is given up.
             let is_other = seen.lineage != snapshot.lineage || seen.sequence >= snapshot.sequence;
-            is_other && seen.digest != snapshot.digest
+            is_other && seen.digest != snapshot.digest && seen.digest != StateDigest::EMPTY
         });
         Self { witness: target.witness.clone(), is_behind, snapshot }
     }
