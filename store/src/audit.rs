@@ -6,7 +6,7 @@
 //! database, the definitions of our tables, the text of a key.
 //!
 //! Nothing is called clean that was not read: an unreadable, compressed or changing file is reported as not checked.
-//! A report never holds a value, only its kind and where it stands.
+//! A report never holds a value, only its kind and where it stands. [`leakage`] tells what can be learnt all the same.
 //!
 //! ```
 //! use unibus_store::audit::{self, Canaries, Options, Residue, ValueKind};
@@ -23,6 +23,7 @@
 
 mod canary;
 mod index;
+mod leakage;
 mod report;
 mod scan;
 mod views;
@@ -33,6 +34,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 pub use canary::{Canaries, Form, SHORTEST_BYTES, Structure, ValueKind};
+pub use leakage::{Leakage, Seen, Tells, leakage};
 pub use report::{Count, Encoding, Finding, Hit, Hits, NotChecked, Place, Reason, Report, Residue};
 pub use views::View;
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use data_encoding::{BASE32, BASE64, BASE64_MIME, BASE64URL_NOPAD, HEXLOWER, HEXUPPER};
 use tempfile::TempDir;
 use unibus_store::audit::{
-    self, Canaries, Finding, Options, Place, Reason, Report, Residue, Structure, ValueKind,
+    self, Canaries, Finding, Options, Place, Reason, Report, Residue, Structure, Tells, ValueKind,
 };
 
 const HANDLE: &str = "alice.operator";
@@ -210,6 +210,18 @@ fn structures_need_no_value() {
 }
 
 #[test]
+fn headers_of_sealed_values_are_counted_by_epoch() {
+    let folder = TempDir::new().unwrap();
+    let envelope = |epoch: u32| [b"UBE1".as_slice(), &epoch.to_be_bytes(), &noise(300)].concat();
+    let mut bytes: Vec<u8> = [3, 3, 3, 4, 0, u32::MAX].into_iter().flat_map(envelope).collect();
+    bytes.resize((1 << 20) - 5, 0);
+    bytes.extend(envelope(4));
+    put(&folder, "1.blk", &bytes);
+    let report = scan(folder.path());
+    assert_eq!(report.envelopes.into_iter().collect::<Vec<_>>(), [(3, 3), (4, 2)]);
+}
+
+#[test]
 fn a_list_is_capped_and_the_count_is_not() {
     let folder = TempDir::new().unwrap();
     for number in 0..30 {
@@ -242,6 +254,30 @@ fn a_value_that_many_records_repeat_is_one_hit() {
     put(&folder, "file", &in_noise(&key()));
     let report = audit::scan(canaries, &[folder.path().to_owned()], Options::default(), &|_| ());
     assert_eq!((report.values_looked_for, report.residue), (2, Residue::Found(1)));
+}
+
+#[test]
+fn leakage_tells_what_a_thief_learns() {
+    let folder = TempDir::new().unwrap();
+    let mut wal = [0x37, 0x7f, 0x06, 0x82, 0, 0, 0, 0, 0, 0, 0x10, 0].to_vec();
+    wal.resize(32, 0);
+    for size in [0, 7, 0, 0, 9_u32] {
+        wal.extend([1_u32.to_be_bytes(), size.to_be_bytes()].concat());
+        wal.extend([0; 16 + 4_096]);
+    }
+    put(&folder, "a/control.db", &noise(3 * 4_096));
+    put(&folder, "a/control.db-wal", &wal);
+    put(&folder, "b/plain.db", &[b"SQLite format 3\0\x04\x00".as_slice(), &[0; 2_030]].concat());
+    put(&folder, "c/blob", &[b"UBBLOB\0\x01".as_slice(), &noise(272)].concat());
+    put(&folder, "d/text", b"no structure");
+    let leakage = audit::leakage(&[folder.path().to_owned()], 100);
+    let tells: Vec<Tells> = leakage.listed.iter().map(|seen| seen.tells.clone()).collect();
+    let log = Tells::WriteAheadLog { frames: 5, commits: 2 };
+    assert_eq!(tells, [Tells::Pages(3), log, Tells::PlaintextDatabase(2), Tells::Blob, Tells::Nothing]);
+    assert_eq!((leakage.files, leakage.folders), (5, 5));
+    assert_eq!(leakage.sizes.get(&16), Some(&1), "one file of less than 16 bytes");
+    assert_eq!(leakage.hours.values().sum::<u64>(), 5);
+    assert_eq!(audit::leakage(&[folder.path().to_owned()], 2).listed.len(), 2);
 }
 
 /// Prints the speed; run with `--run-ignored all --no-capture`.

@@ -204,7 +204,7 @@ fn sample_records() -> Vec<Vec<u8>> {
     let names = (Subject::parse("ops.alerts").unwrap(), Channel::random());
     let policy = Policy { encrypt: true, persist: true, sign_msgs: true };
     let room = Room::new(RoomId::parse("ops").unwrap(), names, policy, Endpoint::of(&alice), at).encode();
-    let mut all = vec![user(alice, "alice", UserRole::Admin), user(bob, "bob", UserRole::Member), room];
+    let mut all = [user(alice, "alice", UserRole::Admin), user(bob, "bob", UserRole::Member), room];
     all.sort_by(|one, other| one.as_bytes().cmp(other.as_bytes()));
     all.iter().map(|record| record.as_bytes().to_vec()).collect()
 }

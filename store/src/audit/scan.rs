@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use rustix::fs::OFlags;
+use unibus_keyfile::envelope;
 
 use super::Progress;
 use super::index::Index;
@@ -152,10 +153,41 @@ impl<'scan> Scan<'scan> {
                 tally.record(number, &listed.shown, &occurrence);
             }
         });
+        envelopes(buffer, &mut |at, epoch| {
+            if offset(at.saturating_add(ENVELOPE_BYTES)) > stretch.fresh_from {
+                *tally.envelopes.entry(epoch).or_default() += 1;
+            }
+        });
         let fresh = offset(buffer.len()).saturating_sub(stretch.fresh_from);
         tally.bytes = tally.bytes.saturating_add(fresh);
         let done = self.read.fetch_add(fresh, Ordering::Relaxed).saturating_add(fresh);
         (self.progress)(Progress { bytes: done, total: self.total });
+    }
+}
+
+/// Bytes of an envelope by which it is recognised: magic and epoch (SPEC keyfile, section 7).
+const ENVELOPE_BYTES: usize = 8;
+
+/// Epochs beyond are taken for chance: a keyring never has so many.
+const LAST_EPOCH: u32 = 0x00ff_ffff;
+
+/// Calls `each` with the place and the epoch of each header of a sealed value.
+fn envelopes(bytes: &[u8], each: &mut dyn FnMut(usize, u32)) {
+    const BLOCK_BYTES: usize = 64;
+    let [first, ..] = envelope::MAGIC;
+    for (number, block) in bytes.chunks(BLOCK_BYTES).enumerate() {
+        // Most blocks do not even have the first letter, which is looked for many bytes at a time.
+        if !block.contains(&first) {
+            continue;
+        }
+        for at in (0..block.len()).map(|at| number * BLOCK_BYTES + at) {
+            let head = bytes.get(at..).and_then(<[u8]>::first_chunk::<ENVELOPE_BYTES>);
+            let Some(&[m0, m1, m2, m3, n0, n1, n2, n3]) = head else { return };
+            let epoch = u32::from_be_bytes([n0, n1, n2, n3]);
+            if [m0, m1, m2, m3] == envelope::MAGIC && (1..=LAST_EPOCH).contains(&epoch) {
+                each(at, epoch);
+            }
+        }
     }
 }
 

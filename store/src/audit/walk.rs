@@ -39,6 +39,11 @@ impl Stamp {
     pub(crate) fn now(path: &Path) -> io::Result<Self> {
         fs::symlink_metadata(path).map(|metadata| Self::of(&metadata))
     }
+
+    /// When the file was last written, in seconds since 1970-01-01 UTC.
+    pub(crate) fn modified_seconds(&self) -> i64 {
+        self.modified.0
+    }
 }
 
 /// A regular file.

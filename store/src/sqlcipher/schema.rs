@@ -98,7 +98,8 @@ mod tests {
         for step in STEPS {
             assert!(spec.contains(&format!("```sql\n{step}```")));
         }
-        let id: String = APPLICATION_ID.to_be_bytes().iter().skip(4).map(|byte| format!("{byte:02x}")).collect();
+        let id: String =
+            APPLICATION_ID.to_be_bytes().iter().skip(4).map(|byte| format!("{byte:02x}")).collect();
         assert!(spec.contains(&format!("`application_id` | `0x{id}`")));
         assert!(spec.contains(&format!("`user_version` | `{SCHEMA_VERSION}`")));
     }
