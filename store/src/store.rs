@@ -346,3 +346,6 @@ impl<B: Backend> Store for B {
         self.current_posture()
     }
 }
+
+#[cfg(test)]
+mod tests;
