@@ -174,8 +174,11 @@ impl Place {
         let look = |path: &Path, watch: fn(&Path) -> io::Result<Watched>| {
             watch(path).map_err(|source| DaemonError::Files { step: "look at", path: path.into(), source })
         };
-        let watched =
-            vec![look(&files.database, Watched::growing)?, look(&files.keyring, Watched::constant)?];
+        let watched = vec![
+            look(&files.database, Watched::growing)?,
+            look(&files.keyring, Watched::constant)?,
+            Watched::held(&files.wal),
+        ];
         let raw = vec![
             files.database,
             files.wal,

@@ -19,7 +19,7 @@ use unibus_keyfile::hygiene;
 use unibus_membershipd::{
     admin::{AdminClient, socket_path},
     boot::{Found, Place},
-    cli::{Cli, Command, LogFormat},
+    cli::{Cli, Command, LogFormat, UserCommand},
     clock::SystemClock,
     error::DaemonError,
     guards,
@@ -43,16 +43,33 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let mut line = format!("error: {error}");
-            let mut source = std::error::Error::source(&error);
-            while let Some(cause) = source {
-                line.push_str(&format!(": {cause}"));
-                source = cause.source();
-            }
-            // Nobody can be told that nobody can be told.
-            writeln!(io::stderr(), "{line}\nhint: {}\n[{}]", error.hint(), error.code()).ok();
+            tell(&error, wants_json(&cli));
             ExitCode::from(error.exit_code())
         }
+    }
+}
+
+fn wants_json(cli: &Cli) -> bool {
+    matches!(&cli.command, Some(Command::User { command: UserCommand::List { json: true } }))
+}
+
+/// Says what went wrong: for people on stderr, for programs as one object on stdout.
+fn tell(error: &DaemonError, as_json: bool) {
+    let mut message = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        message.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    let (hint, code) = (error.hint(), error.code());
+    // Nobody can be told that nobody can be told.
+    if as_json {
+        let object = serde_json::json!({
+            "error": { "code": code, "message": message, "hint": hint, "exit": error.exit_code() }
+        });
+        writeln!(io::stdout(), "{object}").ok();
+    } else {
+        writeln!(io::stderr(), "error: {message}\nhint: {hint}\n[{code}]").ok();
     }
 }
 

@@ -191,6 +191,8 @@ impl PostureKeeper {
         let is_stale = last.proven_at.is_none_or(|at| at.plus(PROOF_HOLDS) < now);
         let state = match self.distrusted.get() {
             Some(state) => *state,
+            // A failed write leaves the store unusable until it is opened anew.
+            None if self.store.position().is_err() => AtRestState::Degraded,
             None if last.state == AtRestState::Proven && is_stale => AtRestState::Unproven,
             None => last.state,
         };

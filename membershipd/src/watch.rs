@@ -10,7 +10,8 @@ use std::{
 #[derive(Debug)]
 pub struct Watched {
     path: PathBuf,
-    identity: (u64, u64),
+    /// Device and inode; none while the file has not been there yet.
+    identity: Option<(u64, u64)>,
     rule: Rule,
 }
 
@@ -18,6 +19,8 @@ pub struct Watched {
 enum Rule {
     /// May grow, never shrink: the size last seen.
     Grows(u64),
+    /// May appear, and then have any size.
+    Held,
     /// Never changes: size and time of the last change.
     Stays(u64, (i64, i64)),
 }
@@ -55,7 +58,11 @@ impl Watched {
     /// The system's reason for not letting us look at it.
     pub fn growing(path: &Path) -> io::Result<Self> {
         let found = std::fs::symlink_metadata(path)?;
-        Ok(Self { path: path.into(), identity: (found.dev(), found.ino()), rule: Rule::Grows(found.len()) })
+        Ok(Self {
+            path: path.into(),
+            identity: Some((found.dev(), found.ino())),
+            rule: Rule::Grows(found.len()),
+        })
     }
 
     /// Watches a file that stays as it is: the keyring.
@@ -65,15 +72,26 @@ impl Watched {
     pub fn constant(path: &Path) -> io::Result<Self> {
         let found = std::fs::symlink_metadata(path)?;
         let rule = Rule::Stays(found.len(), (found.mtime(), found.mtime_nsec()));
-        Ok(Self { path: path.into(), identity: (found.dev(), found.ino()), rule })
+        Ok(Self { path: path.into(), identity: Some((found.dev(), found.ino())), rule })
+    }
+
+    /// Watches a file that a writer makes when it needs it, and holds open from then on: the write-ahead log.
+    #[must_use]
+    pub fn held(path: &Path) -> Self {
+        let found = std::fs::symlink_metadata(path).ok();
+        let identity = found.map(|found| (found.dev(), found.ino()));
+        Self { path: path.into(), identity, rule: Rule::Held }
     }
 
     /// Looks, and says what changed.
     pub fn look(&mut self) -> Option<Change> {
-        let Ok(found) = std::fs::symlink_metadata(&self.path) else {
-            return Some(Change::Gone(self.path.clone()));
+        let found = match (std::fs::symlink_metadata(&self.path), self.identity) {
+            (Ok(found), _) => found,
+            (Err(_), None) => return None,
+            (Err(_), Some(_)) => return Some(Change::Gone(self.path.clone())),
         };
-        if (found.dev(), found.ino()) != self.identity {
+        let identity = (found.dev(), found.ino());
+        if *self.identity.get_or_insert(identity) != identity {
             return Some(Change::Replaced(self.path.clone()));
         }
         match &mut self.rule {
@@ -87,7 +105,7 @@ impl Watched {
             {
                 Some(Change::Written(self.path.clone()))
             }
-            Rule::Stays(..) => None,
+            Rule::Held | Rule::Stays(..) => None,
         }
     }
 }
@@ -126,6 +144,21 @@ mod tests {
         assert_eq!(watched.look(), None);
         fs::write(&path, [2; 101]).unwrap();
         assert_eq!(watched.look(), Some(Change::Written(path)));
+    }
+
+    #[test]
+    fn held_file_may_appear_and_not_go_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db-wal");
+        let mut watched = Watched::held(&path);
+        assert_eq!(watched.look(), None);
+        fs::write(&path, [1; 100]).unwrap();
+        assert_eq!(watched.look(), None);
+        fs::write(&path, []).unwrap();
+        assert_eq!(watched.look(), None);
+        fs::remove_file(&path).unwrap();
+        assert_eq!(watched.look(), Some(Change::Gone(path.clone())));
+        assert_eq!(Watched::held(&path).look(), None);
     }
 
     #[test]

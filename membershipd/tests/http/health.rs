@@ -154,6 +154,36 @@ fn replace(path: &Path) {
 }
 
 #[tokio::test]
+async fn log_that_is_removed_underneath_denies_everything() {
+    let server = Server::start(Setup::default()).await;
+    let key = server.admin().await;
+    server.until_measured().await;
+    // One look at it first: it may have appeared a moment ago.
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    fs::remove_file(server.folder.path().join("control.db-wal")).unwrap();
+    is_distrusted(&server, &key).await;
+}
+
+#[tokio::test]
+async fn page_that_is_changed_underneath_is_found_by_the_self_check() {
+    use std::os::unix::fs::FileExt as _;
+    let server = Server::start(Setup::default()).await;
+    let key = server.admin().await;
+    server.until_measured().await;
+    let path = server.folder.path().join("control.db");
+    let pages = fs::metadata(&path).unwrap().len() / 4096;
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    // All of them, because those that are in the log as well are read from there.
+    for page in 0..pages {
+        file.write_all_at(&[0xff; 16], page * 4096 + 2000).unwrap();
+    }
+    // Closed in this process, it would take the locks of the store with it.
+    std::mem::forget(file);
+    assert_eq!(state(&selfcheck(&server).await), "tampered");
+    is_distrusted(&server, &key).await;
+}
+
+#[tokio::test]
 async fn admin_socket_is_for_its_owner() {
     let server = Server::start(Setup::default()).await;
     server.until_measured().await;

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use axum::{Json as JsonBody, extract::State};
 use http::StatusCode;
+use unibus_keyfile::id::Fingerprint;
 use unibus_membership_api::{
     ProblemCode,
     users::{AddUser, User as UserBody, UserRole as RoleBody, UserStatus as StatusBody},
@@ -68,6 +69,7 @@ pub(in crate::http) async fn add(
         let error = ApiError::from(error).or_denied(ProblemCode::NotAdmin);
         error.replace(ProblemCode::Conflict, ProblemCode::UserExists)
     })?;
+    note("user added", caller, &key);
     Ok((StatusCode::CREATED, JsonBody(to_body(&user))))
 }
 
@@ -78,6 +80,16 @@ pub(in crate::http) async fn revoke(
 ) -> Result<JsonBody<UserBody>, ApiError> {
     let revoked = app.store.revoke_user(caller.actor(), key, app.clock.now()).await;
     revoked.map_err(|error| ApiError::from(error).or_denied(ProblemCode::NotAdmin))?;
+    note("user revoked", caller, &key);
     let user = app.store.user(key, Strength::Local).await?;
     Ok(JsonBody(to_body(&user.ok_or_else(|| ApiError::new(ProblemCode::NotFound))?)))
+}
+
+/// Says in the log who changed whom, by fingerprints only.
+fn note(what: &'static str, caller: Caller, user: &SignPub) {
+    let by = match caller.actor() {
+        Actor::Signer(key) => Fingerprint::of(key.as_bytes()).to_string(),
+        Actor::Operator => "operator".to_owned(),
+    };
+    tracing::info!(user = %Fingerprint::of(user.as_bytes()), by, "{what}");
 }
