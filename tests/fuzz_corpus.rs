@@ -13,13 +13,14 @@ use std::path::{Path, PathBuf};
 
 type Entry = fn(&[u8]) -> bool;
 
-const TARGETS: [(&str, Entry); 7] = [
+const TARGETS: [(&str, Entry); 8] = [
     ("key_file", entries::key_file),
     ("nodeset", entries::nodeset),
     ("keyring", entries::keyring),
     ("envelope", entries::envelope),
     ("witness", entries::witness),
     ("record", entries::record),
+    ("snapshot", entries::snapshot),
     ("request_signature", entries::request_signature),
 ];
 

@@ -3,22 +3,27 @@
 //! The fuzz targets call these with random bytes; the ordinary tests call them with the corpus. Each says whether the
 //! bytes were accepted, so that a seed that is meant to be good is known to be.
 
+use std::io::Cursor;
 use std::sync::LazyLock;
 use unibus_keyfile::{
     aad::Place,
+    derive,
+    digest::{StateDigest, sha256},
     envelope::{Envelope, Plaintext},
-    id::{ClusterId, Epoch, Lineage, Sequence},
+    id::{ClusterId, Epoch, Lineage, Sequence, UnixTime},
     key_text,
     keyring::Keyring,
     node_key::NodeKeyFile,
     nodeset::Nodeset,
     operator_key::{ExtraRecoveryKey, OperatorKey},
     seal::{Nonce, Sealer},
-    secret::EpochKey,
+    secret::{EpochKey, SnapshotKey},
     signed::{self, Kind},
+    stream::{CHUNK_BYTES, ChunkSealer, Position},
     witness::{self, Witness, WitnessSealer},
 };
 use unibus_membership_api::signature::{self, SignatureInput};
+use unibus_store::archive::{self, Header, Recipient, Records, TRAILER_BYTES, Trailer, Wrap};
 use unibus_store::record::{Record, RecordBytes};
 
 /// The operator of every seed: a key that protects nothing.
@@ -155,6 +160,86 @@ pub fn record(bytes: &[u8]) -> bool {
     let parts = RecordBytes::assemble(&record.id(), again.body()).expect("what was decoded");
     assert_eq!(parts.as_bytes(), bytes);
     true
+}
+
+/// A snapshot: as a file, and as a payload that is sealed and signed here.
+pub fn snapshot(bytes: &[u8]) -> bool {
+    if let Ok((header, rest)) = Header::decode(bytes) {
+        assert_eq!([&header.encode().expect("what was decoded")[..], rest].concat(), bytes);
+    }
+    if let Some(bytes) = bytes.last_chunk::<TRAILER_BYTES>()
+        && let Ok(trailer) = Trailer::decode(bytes)
+    {
+        assert_eq!(trailer.encode(), bytes);
+    }
+    let as_file = read_snapshot(bytes);
+    as_file | sealed_payload(bytes).is_some_and(|file| read_snapshot(&file))
+}
+
+fn read_snapshot(bytes: &[u8]) -> bool {
+    let mut reader = Cursor::new(bytes);
+    let Ok(verified) = archive::verify(&mut reader, Some(&OPERATOR.cluster_id())) else { return false };
+    let Ok(unlocked) = verified.unlock(&Recipient::Recovery(&*OPERATOR)) else { return false };
+    let Ok(mut records) = Records::start(&mut reader, &verified, &unlocked) else { return false };
+    loop {
+        match records.next_record() {
+            Ok(Some(bytes)) => drop(Record::decode(bytes)),
+            Ok(None) => return true,
+            Err(_) => return false,
+        }
+    }
+}
+
+/// The header of a snapshot without records, and the key of its chunks.
+static EMPTY_SNAPSHOT: LazyLock<Option<(Vec<u8>, SnapshotKey, [u8; 32])>> = LazyLock::new(|| {
+    let nodeset = NODESET.as_ref()?;
+    let now = UnixTime::from_seconds(1_800_000_000);
+    let (keyring, _) = Keyring::create(nodeset, &NODE, lineage(), None, now).ok()?;
+    let member = NODE.member(now);
+    let salt = [0x7F; 32];
+    let mut header = Header {
+        cluster: OPERATOR.cluster_id(),
+        lineage: lineage(),
+        sequence: Sequence(0),
+        digest: StateDigest::EMPTY,
+        created: now,
+        signer: member.signing_public,
+        node: member.name,
+        salt,
+        nodeset: nodeset.as_bytes().to_vec(),
+        keyring: keyring.as_bytes().to_vec(),
+        wraps: Vec::new(),
+    };
+    let key = SnapshotKey::init_with(|out| out.fill(0x8F));
+    for recovery in nodeset.recovery() {
+        let recipient = &recovery.wrapping_public;
+        let wrapped = key.wrap_to(recipient, &header.wrap_info(recipient.id())).ok()?;
+        header.wraps.push(Wrap::new(*recipient.id(), &wrapped)?);
+    }
+    Some((header.encode().ok()?, key, salt))
+});
+
+/// A whole file of one chunk around this payload, signed by the node.
+fn sealed_payload(payload: &[u8]) -> Option<Vec<u8>> {
+    let (header, key, salt) = EMPTY_SNAPSHOT.as_ref()?;
+    if payload.len() > CHUNK_BYTES {
+        return None;
+    }
+    let mut chunk = payload.to_vec();
+    chunk.resize(CHUNK_BYTES, 0);
+    let chunk_key = derive::snapshot_chunk_key(key, salt);
+    ChunkSealer::new(&chunk_key, &archive::chunk_aad(header)).seal(&mut chunk, Position::Last).ok()?;
+    let mut file = [&header[..], &chunk].concat();
+    let file_bytes = u64::try_from(file.len() + TRAILER_BYTES).ok()?;
+    let mut trailer = Trailer { chunks: 1, file_bytes, hash: [0; 32], signature: [0; 64] };
+    let hashed = trailer.encode();
+    file.extend_from_slice(&hashed[..hashed.len() - 32 - 64]);
+    trailer.hash = sha256(&[&file]);
+    let signing = NODE.slots().first()?.signing();
+    trailer.signature = signing.sign(archive::SIGNATURE_LABEL, &trailer.hash);
+    file.truncate(file.len() - (hashed.len() - 32 - 64));
+    file.extend(trailer.encode());
+    Some(file)
 }
 
 /// Three lines: `Signature-Input`, `Signature`, `Content-Digest`.

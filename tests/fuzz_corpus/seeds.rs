@@ -3,7 +3,7 @@
 use super::entries::{NODE, OPERATOR, SEALER, lineage, place};
 use std::fs;
 use std::path::Path;
-use unibus_keyfile::digest::StateDigest;
+use unibus_keyfile::digest::{RunningHash, StateDigest, StateHasher};
 use unibus_keyfile::envelope::{Operation, Plaintext};
 use unibus_keyfile::id::{DocumentHash, Sequence, UnixTime};
 use unibus_keyfile::keyring::Keyring;
@@ -14,10 +14,12 @@ use unibus_keyfile::secret::BlobKey;
 use unibus_keyfile::signed;
 use unibus_keyfile::witness::{Witness, WitnessSealer};
 use unibus_membership_api::signature::{self, Request, SignatureParameters};
+use unibus_store::archive::{Header, Origin, Readers, TRAILER_BYTES, Writer};
 use unibus_store::record::{
     Blob, BlobHash, Channel, Endpoint, Handle, KexPub, KeyEpoch, Member, MemberRole, Policy, Room, RoomId,
     RoomKey, SealedKey, SignPub, StorageName, Subject, Timestamp, User, UserRole, UserStatus,
 };
+use unibus_store::store::Position;
 
 /// Writes every seed below this folder.
 pub fn write(corpus: &Path) {
@@ -29,7 +31,8 @@ pub fn write(corpus: &Path) {
     let nodeset = documents(&put);
     witness(&put, &nodeset);
     envelopes(&put);
-    records(&put);
+    let records = records(&put);
+    snapshots(&put, &nodeset, &records);
     request_signatures(&put);
 }
 
@@ -103,7 +106,7 @@ fn envelopes(put: Put<'_>) {
     }
 }
 
-fn records(put: Put<'_>) {
+fn records(put: Put<'_>) -> Vec<Vec<u8>> {
     let at = |micros| Timestamp::from_micros(micros).unwrap();
     let sign_pub = SignPub::from_bytes([9; 32]).unwrap();
     let room_id = RoomId::parse("room-1").unwrap();
@@ -134,6 +137,34 @@ fn records(put: Put<'_>) {
     .concat();
     put("record", "valid-user-of-a-later-version", &later);
     put("record", "cut", &blob.as_bytes()[..40]);
+    let all = [user.encode(), room.encode(), member.encode(), room_key.encode(), blob];
+    all.iter().map(|record| record.as_bytes().to_vec()).collect()
+}
+
+fn snapshots(put: Put<'_>, nodeset: &Nodeset, records: &[Vec<u8>]) {
+    let (keyring, secrets) = Keyring::create(nodeset, &NODE, lineage(), None, now()).unwrap();
+    let hasher = StateHasher::new(secrets.state_key());
+    let mut digest = StateDigest::EMPTY;
+    records.iter().for_each(|record| digest.add(&hasher.hash(record)));
+    let position = Position { lineage: lineage(), sequence: Sequence(5), digest };
+    let origin = Origin { nodeset, keyring: &keyring, node: &NODE, now: now(), readers: Readers::Recovery };
+    let mut writer = Writer::begin(Vec::new(), &origin, &position).unwrap();
+    records.iter().for_each(|record| writer.push(record).unwrap());
+    let file = writer.finish().unwrap();
+    put("snapshot", "valid-file", &file);
+    let (_, payload) = Header::decode(&file).unwrap();
+    put("snapshot", "header", &file[..file.len() - payload.len()]);
+    put("snapshot", "trailer", &file[file.len() - TRAILER_BYTES..]);
+    // The payload of no records: a length of zero, their number, and the hash of nothing.
+    let end = [&[0; 4][..], &[0; 8], &RunningHash::new().finish()].concat();
+    put("snapshot", "valid-payload", &end);
+    let framed =
+        |record: &Vec<u8>| [&u32::try_from(record.len()).unwrap().to_be_bytes()[..], record].concat();
+    put(
+        "snapshot",
+        "payload-with-records",
+        &records.iter().flat_map(framed).chain([0; 4]).collect::<Vec<_>>(),
+    );
 }
 
 fn request_signatures(put: Put<'_>) {

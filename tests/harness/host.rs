@@ -99,10 +99,32 @@ impl Host {
         self.migrate(["snapshot", "--from", &self.store()]).option("--out", self.path(file))
     }
 
-    /// `restore` of that file into the store.
+    /// `restore` of that file into the store, with the operator key.
     #[must_use]
     pub fn restore(&self, file: &str) -> Program {
-        self.migrate(["restore", "--to", &self.store(), "--yes"]).option("--in", self.path(file))
+        let restore =
+            self.migrate(["restore", "--to", &self.store(), "--yes"]).option("--in", self.path(file));
+        restore.option("--operator", self.path("keys/operator.key"))
+    }
+
+    /// `audit` of these folders for the values of the store.
+    #[must_use]
+    pub fn audit(&self, folders: &[&str]) -> Program {
+        let audit = self.migrate(["audit", &self.store()]);
+        folders.iter().fold(audit, |audit, folder| audit.option("--data-dir", self.path(folder)))
+    }
+
+    /// Loses the data and the state folder, as a broken disk would.
+    ///
+    /// # Panics
+    /// When they cannot be removed.
+    pub fn lose_disk(&self) {
+        for name in ["data", "state"] {
+            if self.path(name).exists() {
+                fs::remove_dir_all(self.path(name)).unwrap();
+            }
+        }
+        fs::create_dir(self.path("data")).unwrap();
     }
 
     /// `verify` of the store.
