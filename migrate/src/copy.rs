@@ -1,6 +1,7 @@
 //! `copy`: a new, encrypted store from another one, proven by reading back.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use unibus_keyfile::digest::StateDigest;
@@ -13,7 +14,7 @@ use unibus_store::store::{Census, ExportSink, Position, Store};
 use crate::cli::CopyArgs;
 use crate::clock;
 use crate::error::{EXIT_QUARANTINED, MigrateError};
-use crate::open::{Location, Sealed, Target, source_keys};
+use crate::open::{Location, Sealed, Target, recovery_keys};
 use crate::output::{Answer, Output, Pace, Progress, row};
 use crate::plan::{Decision, Plan};
 use crate::quarantine::Quarantine;
@@ -52,7 +53,7 @@ fn plan(args: &CopyArgs, target: &Target, source: &[(&'static str, String)]) -> 
 }
 
 fn create_options(target: &Target) -> CreateOptions {
-    CreateOptions::new(&target.location.database, std::sync::Arc::clone(&target.own), clock::now())
+    CreateOptions::new(&target.location.database, Arc::clone(&target.own), clock::now())
         .nodeset(&target.location.nodeset)
         .state_dir(&target.location.state_dir)
 }
@@ -92,7 +93,9 @@ fn from_sealed(args: &CopyArgs, output: Output, from: &Path, to: &Path) -> Resul
     let target = Target::look(to, &args.keys)?;
     target.has_no_past()?;
     let location = Location::of(from, args.from_nodeset.as_ref(), args.from_state_dir.as_ref());
-    let source = Sealed::open(location, source_keys(&args.keys, &args.recovery, from)?)?;
+    // Not read a second time: a key that came in the environment is gone from there.
+    let keys = recovery_keys(&args.recovery)?.unwrap_or_else(|| Keys::Node(Arc::clone(&target.own)));
+    let source = Sealed::open(location, keys)?;
     let (source_cluster, target_cluster) = (*source.store.keyring().cluster(), *target.own.cluster());
     if source_cluster != target_cluster {
         return Err(MigrateError::OtherCluster { source_cluster, target_cluster });
@@ -200,7 +203,7 @@ fn read_back(
     census: &Census,
 ) -> Result<(), MigrateError> {
     let progress = output.progress("read back", None);
-    let opened = Sealed::open(target.location.clone(), Keys::Node(std::sync::Arc::clone(&target.own)))?;
+    let opened = Sealed::open(target.location.clone(), Keys::Node(Arc::clone(&target.own)))?;
     let found = opened.store.verify()?;
     expect_digest(position.digest, found.position.digest)?;
     progress.finish();

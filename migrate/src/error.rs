@@ -227,6 +227,11 @@ impl MigrateError {
             Self::KeysLost { .. } => ErrorClass::MissingKey,
             Self::ReadBack { .. } | Self::Census => ErrorClass::NotProven,
             Self::RolledBack { .. } => ErrorClass::RolledBack,
+            Self::Archive { source: ArchiveError::File { source, .. }, .. }
+                if source.kind() == std::io::ErrorKind::NotFound =>
+            {
+                ErrorClass::NotFound
+            }
             Self::Archive { source, .. } => source.class(),
             Self::Record { .. } => ErrorClass::Unsupported,
             Self::Serving { .. } => ErrorClass::Locked,

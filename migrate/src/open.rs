@@ -112,11 +112,21 @@ pub struct Sealed {
 /// # Errors
 /// `KeysLost` when there is neither; `Key`.
 pub fn source_keys(keys: &KeyArgs, recovery: &RecoveryArgs, path: &Path) -> Result<Keys, MigrateError> {
-    match keys::recovery(recovery)? {
-        Some(Recovery::Operator(key)) => Ok(Keys::Operator(Arc::new(key))),
-        Some(Recovery::Extra(key)) => Ok(Keys::Recovery(Arc::new(key))),
+    match recovery_keys(recovery)? {
+        Some(keys) => Ok(keys),
         None => keys::node_or_lost(&keys.node, path).map(|key| Keys::Node(Arc::new(key))),
     }
+}
+
+/// The recovery key, if one is named.
+///
+/// # Errors
+/// `Key`.
+pub fn recovery_keys(recovery: &RecoveryArgs) -> Result<Option<Keys>, MigrateError> {
+    Ok(keys::recovery(recovery)?.map(|key| match key {
+        Recovery::Operator(key) => Keys::Operator(Arc::new(key)),
+        Recovery::Extra(key) => Keys::Recovery(Arc::new(key)),
+    }))
 }
 
 impl Sealed {

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use unibus_keyfile::id::Epoch;
@@ -14,8 +15,7 @@ use unibus_store::store::{Census, ExportSink, Position, Store};
 use crate::cli::RestoreArgs;
 use crate::clock;
 use crate::error::MigrateError;
-use crate::keys::{self, Recovery};
-use crate::open::{Location, Sealed, Target, last_epoch};
+use crate::open::{Location, Sealed, Target, last_epoch, recovery_keys};
 use crate::output::row;
 use crate::source::StoreUrl;
 
@@ -61,11 +61,7 @@ impl Sticky {
             let (role, command) = ("the superseded store", "restore");
             return Err(MigrateError::Role { url: url.clone(), role, command, hint });
         };
-        let keys = match keys::recovery(&args.recovery)? {
-            Some(Recovery::Operator(key)) => Keys::Operator(std::sync::Arc::new(key)),
-            Some(Recovery::Extra(key)) => Keys::Recovery(std::sync::Arc::new(key)),
-            None => Keys::Node(std::sync::Arc::clone(&target.own)),
-        };
+        let keys = recovery_keys(&args.recovery)?.unwrap_or_else(|| Keys::Node(Arc::clone(&target.own)));
         let location = Location::of(path, args.supersede_nodeset.as_ref(), args.supersede_state_dir.as_ref());
         let opened = Sealed::open(location, keys)?;
         let (source_cluster, target_cluster) = (*opened.store.keyring().cluster(), *target.own.cluster());

@@ -1,11 +1,13 @@
 //! The ways through, from a plaintext database to a proven store and back from a snapshot.
 
+use std::process::Command;
+
 use serde_json::Value;
 use unibus_store::domain::Actor;
 use unibus_store::record::{Handle, SignPub, Timestamp, User, UserRole};
 use unibus_store::store::Store;
 
-use crate::world::World;
+use crate::world::{World, run};
 
 fn digest(object: &Value) -> String {
     object["state_digest"].as_str().unwrap().to_owned()
@@ -63,6 +65,25 @@ fn an_encrypted_store_is_copied_under_a_new_lineage_with_the_same_digest() {
     assert_eq!(digest(&copied), digest(&before));
     assert_ne!(copied["lineage"], before["lineage"]);
     assert_eq!(copied["freshness"], "proven");
+}
+
+#[test]
+fn the_key_may_come_in_the_environment_as_a_credential_or_from_a_command() {
+    let world = World::with_snapshot(10, 2);
+    let text = std::fs::read_to_string(world.path("keys/alpha.key")).unwrap();
+    let copy = "copy --from sqlcipher:data/control.db --nodeset keys/nodeset --to";
+    let mut by_variable = world.command_without_key(&format!("{copy} sqlcipher:a/control.db"));
+    run(take(by_variable.env("UNIBUS_AT_REST_KEY", &text))).expect(0);
+    std::fs::create_dir(world.path("credentials")).unwrap();
+    std::fs::copy(world.path("keys/alpha.key"), world.path("credentials/at-rest.key")).unwrap();
+    let mut by_credential = world.command_without_key(&format!("{copy} sqlcipher:b/control.db"));
+    run(take(by_credential.env("CREDENTIALS_DIRECTORY", world.path("credentials")))).expect(0);
+    let mut by_command = world.command_without_key(&format!("{copy} sqlcipher:c/control.db"));
+    run(take(by_command.args(["--at-rest-key-command", "cat keys/alpha.key"]))).expect(0);
+}
+
+fn take(command: &mut Command) -> Command {
+    std::mem::replace(command, Command::new("true"))
 }
 
 #[test]

@@ -165,6 +165,7 @@ fn keys_that_are_wrong_missing_or_readable_by_others_are_refused() {
     );
     with_key(
         &[
+            ("restore --in none.snap --to sqlcipher:x/a.db --nodeset keys/nodeset", 2, "none.snap"),
             ("restore --in s.snap --to sqlcipher:x/a.db --nodeset keys/nodeset", 6, "wrapped to operator"),
             ("restore --in s.snap --to sqlcipher:x/a.db --nodeset other/nodeset", 6, "cluster"),
         ],
