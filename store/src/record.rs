@@ -39,6 +39,8 @@ pub(crate) trait RecordBody: Sized {
     const KIND: Kind;
 
     fn id(&self) -> RecordId;
+    /// Bytes that the body may take, so that the buffer does not grow and leave a copy behind.
+    fn body_max_bytes(&self) -> usize;
     /// Appends format version and CBOR map.
     fn write_body(&self, out: &mut Vec<u8>);
     fn read_body(id: RecordId, body: &[u8]) -> Result<Self, DecodeError>;

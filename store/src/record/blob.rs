@@ -86,6 +86,10 @@ impl RecordBody for Blob {
         RecordId::Blob(self.sha256)
     }
 
+    fn body_max_bytes(&self) -> usize {
+        self.unknown.len_bytes().saturating_add(128)
+    }
+
     fn write_body(&self, out: &mut Vec<u8>) {
         cbor::write_body(out, 4, &self.unknown, |fields| {
             fields.u8(0)?.u64(self.size_bytes)?;

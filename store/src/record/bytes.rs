@@ -17,7 +17,8 @@ pub struct RecordBytes(Zeroizing<Vec<u8>>);
 
 impl RecordBytes {
     pub(crate) fn of(record: &impl RecordBody) -> Self {
-        let mut out = Zeroizing::new(Vec::with_capacity(RECORD_START_BYTES));
+        let capacity = record.body_max_bytes().saturating_add(HEAD_MAX_BYTES);
+        let mut out = Zeroizing::new(Vec::with_capacity(capacity));
         put_head(&mut out, &record.id());
         record.write_body(&mut out);
         Self(out)
@@ -81,9 +82,6 @@ impl fmt::Debug for RecordBytes {
 
 /// Kind, length and the longest identity: room id, zero, key epoch, endpoint.
 const HEAD_MAX_BYTES: usize = 1 + 4 + 64 + 1 + 8 + 32;
-
-/// Room for any record of this version, so that the buffer does not grow and leave a copy behind.
-const RECORD_START_BYTES: usize = HEAD_MAX_BYTES + super::SEALED_KEY_MAX_BYTES + 256;
 
 fn put_head(out: &mut Vec<u8>, id: &RecordId) {
     let identity = id.identity();

@@ -20,6 +20,13 @@ pub(crate) struct Unknown {
     pairs: Box<[u8]>,
 }
 
+impl Unknown {
+    /// Bytes of the pairs.
+    pub(crate) const fn len_bytes(&self) -> usize {
+        self.pairs.len()
+    }
+}
+
 pub(crate) type Fields<'e> = Encoder<&'e mut Vec<u8>>;
 pub(crate) type Written = Result<(), encode::Error<Infallible>>;
 

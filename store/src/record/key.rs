@@ -8,35 +8,39 @@ use unibus_keyfile::digest::sha256;
 use super::{FieldError, redact};
 
 /// Points of small order on the curve of Ed25519, as `y` with the sign bit cleared. A signature under such
-/// a key can be valid for many messages. The last two are second encodings of `y = 0` and `y = 1`.
-const SMALL_ORDER_ED25519: [&str; 7] = [
-    "0000000000000000000000000000000000000000000000000000000000000000",
-    "0100000000000000000000000000000000000000000000000000000000000000",
-    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
-    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
-    "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-    "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-    "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+/// a key can be valid for many messages. The last two are second encodings of `y = 0` and `y = 1`. Each is its 32
+/// bytes as two numbers, read from the left.
+const SMALL_ORDER_ED25519: [(u128, u128); 7] = [
+    (0x00000000000000000000000000000000, 0x00000000000000000000000000000000),
+    (0x01000000000000000000000000000000, 0x00000000000000000000000000000000),
+    (0x26e8958fc2b227b045c3f489f2ef98f0, 0xd5dfac05d3c63339b13802886d53fc05),
+    (0xc7176a703d4dd84fba3c0b760d10670f, 0x2a2053fa2c39ccc64ec7fd7792ac037a),
+    (0xecffffffffffffffffffffffffffffff, 0xffffffffffffffffffffffffffffff7f),
+    (0xedffffffffffffffffffffffffffffff, 0xffffffffffffffffffffffffffffff7f),
+    (0xeeffffffffffffffffffffffffffffff, 0xffffffffffffffffffffffffffffff7f),
 ];
 
 /// The `u` of small order on the curve of X25519 and of its twist, with the top bit cleared as RFC 7748
 /// does on use: whatever is sealed to one of them is sealed to a secret that everybody knows.
-const SMALL_ORDER_X25519: [&str; 7] = [
-    "0000000000000000000000000000000000000000000000000000000000000000",
-    "0100000000000000000000000000000000000000000000000000000000000000",
-    "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
-    "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
-    "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-    "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-    "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+const SMALL_ORDER_X25519: [(u128, u128); 7] = [
+    (0x00000000000000000000000000000000, 0x00000000000000000000000000000000),
+    (0x01000000000000000000000000000000, 0x00000000000000000000000000000000),
+    (0x5f9c95bca3508c24b1d0b1559c83ef5b, 0x04445cc4581c8e86d8224eddd09f1157),
+    (0xe0eb7a7c3b41b8ae1656e3faf19fc46a, 0xda098deb9c32b1fd866205165f49b800),
+    (0xecffffffffffffffffffffffffffffff, 0xffffffffffffffffffffffffffffff7f),
+    (0xedffffffffffffffffffffffffffffff, 0xffffffffffffffffffffffffffffff7f),
+    (0xeeffffffffffffffffffffffffffffff, 0xffffffffffffffffffffffffffffff7f),
 ];
 
-fn is_small_order(key: &[u8; 32], table: &[&str; 7]) -> bool {
-    let mut masked = *key;
-    let [.., last] = &mut masked;
-    *last &= 0x7f;
-    let text = HEXLOWER.encode(&masked);
-    table.iter().any(|&point| point == text)
+fn is_small_order(key: &[u8; 32], table: &[(u128, u128); 7]) -> bool {
+    table.contains(&halves(key, 0x7f))
+}
+
+/// The key as two numbers, with `mask` laid over its last byte.
+fn halves(key: &[u8; 32], mask: u8) -> (u128, u128) {
+    let fold = |half: &[u8]| half.iter().fold(0, |sum, byte| sum << 8 | u128::from(*byte));
+    let (first, last) = key.split_at(16);
+    (fold(first), fold(last) & (u128::MAX << 8 | u128::from(mask)))
 }
 
 fn from_hex(field: &'static str, text: &str) -> Result<[u8; 32], FieldError> {
@@ -195,14 +199,35 @@ impl fmt::Debug for BlobHash {
 mod tests {
     use super::*;
 
+    fn bytes_of((first, last): (u128, u128)) -> [u8; 32] {
+        [first.to_be_bytes(), last.to_be_bytes()].concat().try_into().unwrap()
+    }
+
+    #[test]
+    fn the_points_are_those_of_the_literature() {
+        // As they are published, byte by byte: one of order 8 on either curve.
+        let hex = |point| HEXLOWER.encode(&bytes_of(point));
+        assert_eq!(
+            hex(SMALL_ORDER_ED25519[2]),
+            "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"
+        );
+        assert_eq!(
+            hex(SMALL_ORDER_X25519[3]),
+            "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800"
+        );
+        let neighbours: [SignPub; 2] =
+            ["02", "03"].map(|byte| format!("{byte}{}", "00".repeat(31)).parse().unwrap());
+        assert_ne!(neighbours[0], neighbours[1], "a key beside a weak one is no weak one");
+    }
+
     #[test]
     fn each_point_of_small_order_is_refused_with_either_top_bit() {
         for (ed, x) in SMALL_ORDER_ED25519.iter().zip(SMALL_ORDER_X25519) {
             for top in [0, 0x80] {
-                let mut ed = from_hex("k", ed).unwrap();
+                let mut ed = bytes_of(*ed);
                 ed[31] |= top;
                 assert_eq!(SignPub::from_bytes(ed), Err(FieldError::WeakKey { field: "sign_pub" }));
-                let mut x = from_hex("k", x).unwrap();
+                let mut x = bytes_of(x);
                 x[31] |= top;
                 assert_eq!(KexPub::from_bytes(x), Err(FieldError::WeakKey { field: "kex_pub" }));
             }

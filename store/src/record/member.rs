@@ -103,6 +103,10 @@ impl RecordBody for Member {
         RecordId::Member(self.room_id.clone(), self.endpoint)
     }
 
+    fn body_max_bytes(&self) -> usize {
+        self.unknown.len_bytes().saturating_add(128)
+    }
+
     fn write_body(&self, out: &mut Vec<u8>) {
         let known = if self.kex_pub.is_some() { 4 } else { 3 };
         cbor::write_body(out, known, &self.unknown, |fields| {

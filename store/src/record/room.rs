@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{
     Channel, DecodeError, Endpoint, FieldError, Kind, Record, RecordBody, RecordBytes, RecordId, RoomId,
-    Subject, Timestamp,
+    SUBJECT_MAX_BYTES, Subject, TOKEN_MAX_BYTES, Timestamp,
     cbor::{self, BodyReader, Unknown},
     redact,
 };
@@ -124,6 +124,10 @@ impl RecordBody for Room {
 
     fn id(&self) -> RecordId {
         RecordId::Room(self.room_id.clone())
+    }
+
+    fn body_max_bytes(&self) -> usize {
+        self.unknown.len_bytes().saturating_add(SUBJECT_MAX_BYTES + TOKEN_MAX_BYTES + 96)
     }
 
     fn write_body(&self, out: &mut Vec<u8>) {

@@ -44,6 +44,10 @@ impl RecordBody for RoomKey {
         RecordId::RoomKey(self.room_id.clone(), self.epoch, self.endpoint)
     }
 
+    fn body_max_bytes(&self) -> usize {
+        self.sealed.as_bytes().len().saturating_add(self.unknown.len_bytes()).saturating_add(64)
+    }
+
     fn write_body(&self, out: &mut Vec<u8>) {
         cbor::write_body(out, 1, &self.unknown, |fields| fields.u8(0)?.bytes(self.sealed.as_bytes())?.ok());
     }

@@ -225,6 +225,34 @@ fn the_greatest_record_fits() {
 }
 
 #[test]
+fn a_buffer_never_grows_while_a_record_is_written() {
+    let longest = "x".repeat(256);
+    let names = (Subject::parse(&longest).unwrap(), Channel::parse(&longest[..64]).unwrap());
+    let id = RoomId::parse(&longest[..64]).unwrap();
+    let mut revoked =
+        User::new(sign(9), Handle::parse(&longest[..128]).unwrap(), UserRole::Admin, Timestamp::MAX);
+    revoked.status = UserStatus::Revoked { at: Some(Timestamp::MAX) };
+    let mut room = Room::new(id.clone(), names, Policy::default(), Endpoint::of(&sign(9)), Timestamp::MAX);
+    room.key_epoch = KeyEpoch::MAX;
+    let kex = KexPub::from_bytes([9; 32]).ok();
+    let member = Member::new(id.clone(), sign(9), kex, MemberRole::Owner, Timestamp::MAX);
+    let sealed = SealedKey::from_bytes(&[1; SEALED_KEY_MAX_BYTES]).unwrap();
+    let key = RoomKey::new(id, KeyEpoch::MAX, Endpoint::of(&sign(9)), sealed);
+    let mut blob = blob();
+    blob.created_at = Timestamp::MAX;
+    fn fits(record: &impl RecordBody) {
+        let mut body = Vec::new();
+        record.write_body(&mut body);
+        assert!(body.len() <= record.body_max_bytes(), "{} of {}", body.len(), record.body_max_bytes());
+    }
+    fits(&revoked);
+    fits(&room);
+    fits(&member);
+    fits(&key);
+    fits(&blob);
+}
+
+#[test]
 fn an_unknown_kind_is_refused_by_number() {
     for kind in [0, 6, 255] {
         let mut bytes = user().encode().as_bytes().to_vec();

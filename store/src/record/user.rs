@@ -3,7 +3,8 @@
 use std::fmt;
 
 use super::{
-    DecodeError, Handle, Kind, Record, RecordBody, RecordBytes, RecordId, SignPub, Timestamp,
+    DecodeError, HANDLE_MAX_BYTES, Handle, Kind, Record, RecordBody, RecordBytes, RecordId, SignPub,
+    Timestamp,
     cbor::{self, BodyReader, Unknown},
     redact,
 };
@@ -104,6 +105,10 @@ impl RecordBody for User {
 
     fn id(&self) -> RecordId {
         RecordId::User(self.sign_pub)
+    }
+
+    fn body_max_bytes(&self) -> usize {
+        self.unknown.len_bytes().saturating_add(HANDLE_MAX_BYTES + 64)
     }
 
     fn write_body(&self, out: &mut Vec<u8>) {
