@@ -10,6 +10,7 @@
     clippy::unwrap_used,
     clippy::print_stdout,
     clippy::as_conversions,
+    clippy::indexing_slicing,
     reason = "a bench prints a table, and stops at the first error"
 )]
 

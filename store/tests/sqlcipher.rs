@@ -1,5 +1,6 @@
 //! The SQLCipher backend on disk: opening, damage, rollback, creation, crashes.
 
+#[cfg(test)]
 mod sqlcipher {
     mod crash;
     mod creation;

@@ -8,7 +8,7 @@ use unibus_keyfile::id::UnixTime;
 use unibus_keyfile::keyring::{Keyring, Secrets};
 use unibus_keyfile::node_key::NodeKeyFile;
 use unibus_keyfile::nodeset::Nodeset;
-use unibus_keyfile::operator_key::{ExtraRecoveryKey, OperatorKey, RecoveryKey};
+use unibus_keyfile::operator_key::{ExtraRecoveryKey, OperatorKey};
 
 /// With which key a store is opened.
 #[derive(Debug, Clone)]
@@ -41,8 +41,8 @@ impl Keys {
     pub(super) fn unlock(&self, keyring: &Keyring) -> Result<Secrets, UnlockError> {
         match self {
             Self::Node(own) => keyring.unlock(own),
-            Self::Operator(operator) => keyring.unlock_with_recovery(&**operator as &dyn RecoveryKey),
-            Self::Recovery(key) => keyring.unlock_with_recovery(&**key as &dyn RecoveryKey),
+            Self::Operator(operator) => keyring.unlock_with_recovery(&**operator),
+            Self::Recovery(key) => keyring.unlock_with_recovery(&**key),
         }
     }
 }

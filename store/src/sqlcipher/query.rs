@@ -201,15 +201,18 @@ fn selection<T>(scan: Scan<'_>, with: impl FnOnce(Kind, &str, &[&dyn ToSql]) -> 
     })
 }
 
-/// What a visitor of rows gives: whether to go on.
-pub(super) type Visited<E> = Result<ControlFlow<()>, E>;
+/// Sees one row and says whether to go on.
+pub(super) type VisitRow<'v, E> = dyn FnMut(Position, RecordId, &[u8]) -> Result<ControlFlow<()>, E> + 'v;
+
+/// How a scan ended, and how many rows it has visited.
+pub(super) type Scanned<E> = Result<(ControlFlow<()>, u64), E>;
 
 /// Visits the rows of a scan in canonical order, and counts them.
 pub(super) fn scan<E: From<RowFault>>(
     connection: &Connection,
     scan: Scan<'_>,
-    visit: &mut dyn FnMut(Position, RecordId, &[u8]) -> Visited<E>,
-) -> Result<(ControlFlow<()>, u64), E> {
+    visit: &mut VisitRow<'_, E>,
+) -> Scanned<E> {
     let within =
         selection(scan, |kind, text, parameters| scan_kind(connection, kind, text, parameters, visit));
     if let Some(done) = within {
@@ -231,8 +234,8 @@ fn scan_kind<E: From<RowFault>>(
     kind: Kind,
     text: &str,
     parameters: &[&dyn ToSql],
-    visit: &mut dyn FnMut(Position, RecordId, &[u8]) -> Visited<E>,
-) -> Result<(ControlFlow<()>, u64), E> {
+    visit: &mut VisitRow<'_, E>,
+) -> Scanned<E> {
     let mut position = Position { kind, index: 0 };
     let failed = |position| move |error| E::from(RowFault { position, error: RowError::Sqlite(error) });
     let mut statement = connection.prepare_cached(text).map_err(failed(position))?;

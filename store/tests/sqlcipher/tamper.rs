@@ -252,8 +252,7 @@ async fn damage_under_a_store_in_service_is_found_by_its_verification() {
     let site = Site::with_store(400);
     let store = site.open().unwrap();
     store.verify().unwrap();
-    let bytes = std::fs::read(&site.db).unwrap();
-    let mut bad = bytes.clone();
+    let mut bad = std::fs::read(&site.db).unwrap();
     bad[9 * PAGE + 77] ^= 1;
     overwrite(&site.db, &bad);
     let error = store.verify().unwrap_err();
