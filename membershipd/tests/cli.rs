@@ -2,8 +2,6 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
     clippy::disallowed_methods,
     reason = "helpers of tests are tests: they fail by panicking, and they do to files what an accident would"
 )]
@@ -52,25 +50,25 @@ struct Daemon {
 impl Daemon {
     fn start(folder: &Path, words: &[&str]) -> Self {
         let mut command = command(folder, words);
-        let mut child =
-            command.args(["--http-port", "0"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap());
+        command.args(["--http-port", "0"]).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut daemon = Self { child: command.spawn().unwrap(), address: ([127, 0, 0, 1], 0).into() };
+        let mut lines = BufReader::new(daemon.child.stderr.take().unwrap());
         let mut said = String::new();
-        loop {
+        while daemon.address.port() == 0 {
             let mut line = String::new();
             assert!(lines.read_line(&mut line).unwrap() > 0, "it ended: {said}");
             said.push_str(&line);
             if let Some(rest) = line.split("address=").nth(1) {
-                let address = rest.split(' ').next().unwrap().parse().unwrap();
-                std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
-                return Self { child, address };
+                daemon.address = rest.split(' ').next().unwrap().parse().unwrap();
             }
         }
+        std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
+        daemon
     }
 
     fn get(&self, path: &str) -> (u16, Value) {
         let mut stream = TcpStream::connect(self.address).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let body = answer.split("\r\n\r\n").nth(1).unwrap();

@@ -36,6 +36,9 @@ pub(super) async fn authenticate(
 ) -> Result<Response, ApiError> {
     app.posture.ensure_trusted()?;
     let (mut parts, body) = request.into_parts();
+    if app.auth != AuthMode::Enforce {
+        is_not_of_a_web_page(&parts.headers)?;
+    }
     let limit = body_limit(&parts);
     check_length(&parts.headers, limit)?;
     let verified = match app.auth {
@@ -137,6 +140,19 @@ async fn verify(app: &App, parts: &Parts) -> Result<Verified, ApiError> {
         return Err(ApiError::new(ProblemCode::SignatureReplayed));
     }
     Ok(Verified { signer, digest })
+}
+
+/// Without signatures, only who reaches the port is let in. A web page that the operator happens to look at reaches it as
+/// well: across origins, or by a name of its own that it lets point here. Browsers cannot hide either.
+fn is_not_of_a_web_page(headers: &HeaderMap) -> Result<(), ApiError> {
+    let host = field(headers, header::HOST.as_str())?.unwrap_or_default();
+    let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+    let name = name.map_or(&*host, |(name, _)| name).trim_start_matches('[').trim_end_matches(']');
+    let is_local = name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok();
+    if is_local && !headers.contains_key(header::ORIGIN) {
+        return Ok(());
+    }
+    Err(ApiError::with(ProblemCode::Forbidden, "without signatures, requests of web pages are not taken"))
 }
 
 /// The caller as stated: by a well-formed signature, or by a field of its own.

@@ -177,8 +177,8 @@ async fn page_that_is_changed_underneath_is_found_by_the_self_check() {
     for page in 0..pages {
         file.write_all_at(&[0xff; 16], page * 4096 + 2000).unwrap();
     }
-    // Closed in this process, it would take the locks of the store with it.
-    std::mem::forget(file);
+    // Left open: closed in this process, it would take the locks of the store with it.
+    let _left_open = std::os::fd::IntoRawFd::into_raw_fd(file);
     assert_eq!(state(&selfcheck(&server).await), "tampered");
     is_distrusted(&server, &key).await;
 }

@@ -38,7 +38,7 @@ async fn oversized_bodies_are_refused() {
     let body = json!({ "sign_pub": Key::new().hex(), "handle": "a".repeat(1024 * 1024) });
     server.send(&Call::new("POST", "/users").json(&body)).await.is_problem(413, "body_too_large");
     // Announced only, and not announced.
-    let head = "POST /users HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+    let head = "POST /users HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
     let announced = format!("{head}content-length: 1048577\r\nconnection: close\r\n\r\n");
     parse(&server.raw(announced.as_bytes()).await).is_problem(413, "body_too_large");
     let mut chunked = format!("{head}transfer-encoding: chunked\r\nconnection: close\r\n\r\n").into_bytes();
@@ -54,7 +54,8 @@ async fn oversized_bodies_are_refused() {
 #[tokio::test]
 async fn oversized_body_of_a_stranger_is_not_even_read() {
     let server = Server::start(Setup::default()).await;
-    let head = "POST /blobs HTTP/1.1\r\nhost: x\r\ncontent-length: 16000000\r\nconnection: close\r\n\r\n";
+    let head =
+        "POST /blobs HTTP/1.1\r\nhost: localhost\r\ncontent-length: 16000000\r\nconnection: close\r\n\r\n";
     parse(&server.raw(head.as_bytes()).await).is_problem(401, "signature_missing");
 }
 
@@ -76,7 +77,7 @@ async fn oversized_headers_are_refused() {
 async fn slow_headers_are_cut_off() {
     let server = Server::start(with(|limits| limits.header_timeout = Duration::from_millis(200))).await;
     let mut stream = TcpStream::connect(server.address).await.unwrap();
-    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n").await.unwrap();
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n").await.unwrap();
     let mut answer = Vec::new();
     let read = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await;
     read.expect("the connection stayed open").unwrap();
@@ -93,7 +94,8 @@ async fn slow_headers_are_cut_off() {
 async fn slow_bodies_are_cut_off() {
     let server = Server::start(with(|limits| limits.body_timeout = Duration::from_millis(200))).await;
     let mut stream = TcpStream::connect(server.address).await.unwrap();
-    let head = b"POST /users HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\nconnection: close\r\n\r\n{";
+    let head =
+        b"POST /users HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\nconnection: close\r\n\r\n{";
     stream.write_all(head).await.unwrap();
     let mut answer = Vec::new();
     let read = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await;
@@ -146,7 +148,7 @@ async fn open_requests_finish_and_new_ones_are_not_taken_when_it_stops() {
     let server = Server::start(with(|_| {})).await;
     let user = json!({ "sign_pub": Key::new().hex(), "handle": "a" }).to_string();
     let head = format!(
-        "POST /users HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        "POST /users HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
         user.len()
     );
     let mut open = TcpStream::connect(server.address).await.unwrap();
@@ -169,7 +171,7 @@ async fn open_requests_finish_and_new_ones_are_not_taken_when_it_stops() {
 async fn requests_that_hang_are_cut_off_at_the_end_of_the_grace_time() {
     let server = Server::start(with(|limits| limits.grace = Duration::from_millis(200))).await;
     let mut open = TcpStream::connect(server.address).await.unwrap();
-    open.write_all(b"POST /users HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n").await.unwrap();
+    open.write_all(b"POST /users HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n").await.unwrap();
     server.plain("GET", "/healthz").await;
     tokio::time::timeout(Duration::from_secs(10), server.stop()).await.expect("it does not stop");
     let mut answer = Vec::new();

@@ -3,7 +3,7 @@
 use serde_json::json;
 use unibus_membership_api::health::AuthMode;
 
-use super::server::{Call, Key, Server, Setup};
+use super::server::{Call, Key, Server, Setup, parse};
 
 #[tokio::test]
 async fn off_and_soft_let_unsigned_requests_pass() {
@@ -68,5 +68,28 @@ async fn off_does_not_look_at_signatures() {
     server.send(&call).await.is_problem(401, "caller_unknown");
     let call = Call::new("GET", "/rooms").signed_at(&server, &member, 1);
     server.send(&call).await.is(200);
+    server.send(&call).await.is(200);
+}
+
+#[tokio::test]
+async fn web_pages_get_nothing_without_signatures() {
+    for auth in [AuthMode::Off, AuthMode::Soft] {
+        let server = Server::start(Setup::auth(auth)).await;
+        let call = Call::new("GET", "/users");
+        for host in ["127.0.0.1", "127.0.0.1:8470", "localhost:8470", "LocalHost", "[::1]:8470", "[::1]"] {
+            assert_eq!(parse(&server.raw(&call.bytes(host)).await).status, 200, "{host}");
+        }
+        for host in
+            ["rebound.example", "rebound.example:8470", "localhost.example", "", "127.0.0.1.example:80"]
+        {
+            parse(&server.raw(&call.bytes(host)).await).is_problem(403, "forbidden");
+        }
+        let page = call.clone().header("origin", "http://page.example");
+        server.send(&page).await.is_problem(403, "forbidden");
+    }
+    // A signature cannot be made by a page, so that it says all there is to say.
+    let server = Server::start(Setup::default()).await;
+    let key = server.member().await;
+    let call = Call::new("GET", "/rooms").header("origin", "http://page.example").signed(&server, &key);
     server.send(&call).await.is(200);
 }
