@@ -29,7 +29,7 @@ use crate::{
 /// answers with an error has changed nothing, except [`StoreError::Unavailable`], [`StoreError::Io`],
 /// [`StoreError::Database`] and [`StoreError::Poisoned`]: after these it may or may not have happened.
 ///
-/// Get one by opening a backend; only [`Backend`](crate::backend::Backend)s implement it.
+/// Get one by opening a backend; only a [`Backend`] implements it.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Adds an active user ([`domain::add_user`]).
