@@ -1,5 +1,7 @@
 //! `unibus-key`, as a person or a script runs it.
 
+#![cfg(test)]
+
 use std::{
     io::Write,
     os::unix::fs::PermissionsExt,
@@ -105,9 +107,9 @@ impl Desk {
             for entry in std::fs::read_dir(folder).unwrap() {
                 let path = entry.unwrap().path();
                 if path.is_dir() {
-                    folders.push(path)
+                    folders.push(path);
                 } else {
-                    files.push((path.clone(), std::fs::read(path).unwrap()))
+                    files.push((path.clone(), std::fs::read(path).unwrap()));
                 }
             }
         }
@@ -416,7 +418,7 @@ fn inspect_refuses_what_is_damaged_or_unknown() {
     let nodeset = std::fs::read(desk.path("keys/nodeset")).unwrap();
     write(&desk.path("cut"), &nodeset[..nodeset.len() - 1]);
     desk.refused(&["inspect", "cut"], 4, "UB-K020");
-    let mut changed = nodeset.clone();
+    let mut changed = nodeset;
     changed[40] ^= 1;
     write(&desk.path("changed"), &changed);
     desk.refused(&["inspect", "changed"], 4, "UB-K021");

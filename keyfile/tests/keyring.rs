@@ -1,5 +1,7 @@
 //! Keyrings: who can open them, who can make them, and what is refused.
 
+#![cfg(test)]
+
 use unibus_keyfile::{
     error::{DocumentError, UnlockError},
     id::{Epoch, Lineage, UnixTime},

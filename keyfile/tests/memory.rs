@@ -1,6 +1,7 @@
 //! What is left in memory when keys are dropped. The allocator of this test looks into every block that is freed;
 //! values on the stack are read after their drop. Each check has a control that must find something.
 
+#![cfg(test)]
 #![expect(unsafe_code, reason = "reads memory after drop, and is an allocator")]
 
 use std::{

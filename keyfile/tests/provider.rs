@@ -1,5 +1,7 @@
 //! Every way in which a node key comes to its process. What touches the environment runs in a child process.
 
+#![cfg(test)]
+
 use std::{
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},

@@ -1,5 +1,7 @@
 //! Holds `SPEC.md` against the code: offsets, sizes, labels, limits. Changing one of the two alone fails here.
 
+#![cfg(test)]
+
 use unibus_keyfile::{
     armour, derive, digest, envelope, file, id, key_text, keyring, node_key, nodeset, operator_key, signed,
     stream, suite, witness,

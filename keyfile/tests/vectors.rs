@@ -1,5 +1,7 @@
 //! Reads every vector of `testdata/v1` (SPEC keyfile, section 13): each must give exactly what its head says.
 
+#![cfg(test)]
+
 #[path = "vectors/make.rs"]
 mod make;
 

@@ -158,7 +158,13 @@ fn operator_files(w: &World) {
     let found = [w.pin(), ("fingerprint", w.operator.fingerprint().to_string())];
     let locked = w.operator.to_text(Some(&phrase.1)).unwrap();
     operator("ok", "ok", "in clear", &found, &w.operator.to_text(None).unwrap());
-    operator("ok_locked", "ok", "by a passphrase", &[found.as_slice(), &[phrase.clone()]].concat(), &locked);
+    operator(
+        "ok_locked",
+        "ok",
+        "by a passphrase",
+        &[found.as_slice(), std::slice::from_ref(&phrase)].concat(),
+        &locked,
+    );
     operator("locked", "Locked", "no passphrase", &[], &locked);
     operator(
         "wrong_passphrase",
@@ -338,7 +344,7 @@ fn nodesets(w: &World) {
     put("node_name", "Field(node name)", &|b| b.nodes[0].0 = "../x".into());
     put("recovery_name", "Field(recovery name)", &|b| b.recovery[0].0 = "X".into());
     let repeat = |b: &mut NodesetBody| {
-        b.recovery.push((b.recovery[0].0.clone(), w.beta.member(NOW).wrapping_public.as_bytes().to_vec()))
+        b.recovery.push((b.recovery[0].0.clone(), w.beta.member(NOW).wrapping_public.as_bytes().to_vec()));
     };
     put("recovery_name_twice", "Field(recovery name)", &repeat);
     put("signing_key_weak", "Field(signing key)", &|b| b.nodes[0].1 = vec![0; 32]);

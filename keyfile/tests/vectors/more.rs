@@ -158,7 +158,7 @@ pub(super) fn keyrings(w: &World) {
     put_spoilt("wrap_short", "Unauthentic", &|b| b.wraps[0].1.truncate(1119));
     put_spoilt("wrap_moved", "Unauthentic", &|b| b.wraps[0].1 = b.wraps[1].1.clone());
     put_spoilt("wrap_of_another_version", "Unauthentic", &|b| {
-        (b.version, b.previous) = (2, Some(vec![1; 32]))
+        (b.version, b.previous) = (2, Some(vec![1; 32]));
     });
     put_bytes("secrets_version", "Contents", &keyring_around(w, &bundle(2, STATE, 1, EPOCH), |_| {}));
     put_bytes("secrets_cut", "Contents", &keyring_around(w, &bundle(1, STATE, 1, EPOCH)[..60], |_| {}));

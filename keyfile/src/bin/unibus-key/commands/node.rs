@@ -92,7 +92,8 @@ pub(crate) fn retire(args: &cli::Retire) -> Result<Answer, Failure> {
             let read = Nodeset::decode(&file::read_document(path)?, own.cluster());
             let origin = format!("`{}`", path.display());
             let nodeset = read.map_err(|source| Failure::Document { origin, source })?;
-            if !own.slots().first().is_some_and(|slot| nodeset.node_of(slot.signing_public()).is_some()) {
+            let is_listed = |slot: &NodeKey| nodeset.node_of(slot.signing_public()).is_some();
+            if !own.slots().first().is_some_and(is_listed) {
                 return Err(Failure::NotListed(args.file.clone()));
             }
         }
