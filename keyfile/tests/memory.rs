@@ -244,7 +244,7 @@ fn key_schedules_and_keyed_states_are_wiped() {
     let own = NodeKeyFile::generate("alpha".parse().unwrap(), CLUSTER);
     // What may be left is public: the epoch, the fingerprint, where an AAD lay, and padding.
     let cases = [
-        ("Sealer", before_and_after(Sealer::new(Epoch::FIRST, &epoch, &CLUSTER)), 480, 4),
+        ("Sealer", before_and_after(Sealer::new(Epoch::FIRST, &epoch, &CLUSTER)), 240, 4),
         ("WitnessSealer", before_and_after(WitnessSealer::new(&own.slots()[0])), 480, 16),
         ("ChunkSealer", before_and_after(ChunkSealer::new(&chunk, b"")), 480, 32),
         ("ChunkOpener", before_and_after(ChunkOpener::new(&chunk, b"")), 480, 32),

@@ -238,3 +238,34 @@ fn every_section_that_the_code_cites_exists() {
     }
     assert!(cited > 15, "{cited}");
 }
+
+#[test]
+fn every_code_in_the_sources_is_in_the_list_and_has_a_page() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut folders = vec![root.join("src")];
+    let mut used = std::collections::BTreeSet::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            // The list itself does not count as a use.
+            if path.ends_with("src/error.rs") {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            used.extend(text.split('"').filter(|word| word.starts_with("UB-K")).map(str::to_owned));
+        }
+    }
+    // Those of `DecodeError`, which is in the same file as the list.
+    used.extend(["UB-K001".to_owned(), "UB-K002".to_owned()]);
+    let listed: std::collections::BTreeSet<String> =
+        unibus_keyfile::error::CODES.iter().map(|code| (*code).to_owned()).collect();
+    assert_eq!(used, listed);
+    for code in listed {
+        let page = root.join(format!("../runbooks/errors/{code}.md"));
+        assert!(page.is_file(), "{} is missing", page.display());
+    }
+}

@@ -50,8 +50,7 @@ impl Failure {
             Self::Document { source, .. } => source.class(),
             Self::Witness { source, .. } => source.class(),
             Self::UnknownFile(_) => ErrorClass::Corrupt,
-            Self::OldNodeset { .. } => ErrorClass::RolledBack,
-            Self::OtherNodeset { .. } => ErrorClass::Tampered,
+            Self::OldNodeset { .. } | Self::OtherNodeset { .. } => ErrorClass::RolledBack,
             _ => ErrorClass::Misuse,
         }
     }
