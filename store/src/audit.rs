@@ -25,6 +25,7 @@ mod canary;
 mod index;
 mod leakage;
 mod report;
+mod s2;
 mod scan;
 mod views;
 mod walk;

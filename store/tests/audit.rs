@@ -165,6 +165,26 @@ fn what_cannot_be_checked_is_never_clean() {
 }
 
 #[test]
+fn snapshots_of_the_meta_group_of_nats_server_are_unpacked() {
+    // Made by nats-server 2.15.1 with five streams; in its packed form the subjects are torn.
+    let real = include_bytes!("../testdata/nats/meta_snapshot_2.15.1.bin");
+    let scan_as = |name: &str, bytes: &[u8]| {
+        let folder = TempDir::new().unwrap();
+        put(&folder, name, bytes);
+        let mut canaries = Canaries::default();
+        canaries.add(ValueKind::Subject, b"$KV.canary.subject.name.2.");
+        audit::scan(canaries, &[folder.path().to_owned()], Options::default(), &|_| ())
+    };
+    let report = scan_as("_meta_/snapshots/snap.1.8", real);
+    assert_eq!(report.residue, Residue::Found(1), "{report:?}");
+    assert_eq!(report.values.listed[0].encoding.to_string(), "raw in S2");
+    let cut = scan_as("_meta_/snapshots/snap.1.8", &real[..700]);
+    assert_eq!(cut.residue, Residue::NotChecked(1), "{cut:?}");
+    let plain = scan_as("S-R3F-4PTw86lR/snapshots/snap.1.1", &[0; 70]);
+    assert_eq!(plain.residue, Residue::None, "{plain:?}");
+}
+
+#[test]
 fn a_file_that_may_not_be_read_is_not_checked() {
     let folder = TempDir::new().unwrap();
     let path = put(&folder, "closed", b"x");

@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use rustix::fs::OFlags;
@@ -11,7 +12,8 @@ use unibus_keyfile::envelope;
 use super::Progress;
 use super::index::Index;
 use super::report::{NotChecked, Occurrence, Place, Reason, Tally};
-use super::views::{GROWTH, search};
+use super::s2;
+use super::views::{GROWTH, View, search, with_outer};
 use super::walk::Listed;
 
 /// Bytes read at a time.
@@ -132,7 +134,7 @@ impl<'scan> Scan<'scan> {
             let mut stretch = Stretch { base: begin, fresh_from: at, end: stretch_end };
             while stretch.read(&mut file, buffer)? {
                 if stretch.base == 0 && segment.from == 0 && compressed.is_none() {
-                    compressed = compression(buffer, &listed.path);
+                    compressed = self.packed_part(listed, segment.file, buffer, tally);
                 }
                 self.chunk(listed, segment.file, buffer, &stretch, tally);
                 stretch.keep(buffer, overlap);
@@ -140,6 +142,35 @@ impl<'scan> Scan<'scan> {
             at = stretch_end;
         }
         Ok(compressed)
+    }
+
+    /// Names the format of a file that is packed in one that is not unpacked here; unpacks and searches others.
+    fn packed_part(
+        &self,
+        listed: &Listed,
+        number: usize,
+        head: &[u8],
+        tally: &mut Tally,
+    ) -> Option<&'static str> {
+        const FORMAT: &str = "s2 snapshot of nats-server";
+        let is_meta = match packed(head, &listed.path)? {
+            Packed::In(format) => return Some(format),
+            Packed::GroupSnapshot { is_meta } => is_meta,
+        };
+        let is_whole = u64::try_from(head.len()) == Ok(listed.stamp.bytes);
+        let Some(plain) = s2::unpack_group_snapshot(head).filter(|_| is_whole) else {
+            return is_meta.then_some(FORMAT);
+        };
+        search(self.index, &plain, &mut |from, _, needle, views| {
+            let offset = u64::try_from(from).unwrap_or(u64::MAX);
+            let (meaning, form, views) = (needle.meaning, needle.form, with_outer(View::S2, views));
+            tally.record(
+                number,
+                &listed.shown,
+                &Occurrence { place: Place::Content, offset, meaning, form, views },
+            );
+        });
+        None
     }
 
     fn chunk(&self, listed: &Listed, number: usize, buffer: &[u8], stretch: &Stretch, tally: &mut Tally) {
@@ -233,8 +264,17 @@ fn next_data(file: &mut File, at: u64) -> io::Result<Option<(u64, u64)>> {
     Ok(Some((from, to)))
 }
 
-/// The format of a compressed file or archive, by its first bytes.
-fn compression(head: &[u8], path: &std::path::Path) -> Option<&'static str> {
+/// How a file is packed.
+#[derive(Debug, Clone, Copy)]
+enum Packed {
+    /// In a format that is not unpacked here.
+    In(&'static str),
+    /// As nats-server packs snapshots of its groups: the meta group's are S2, the others' are not packed.
+    GroupSnapshot { is_meta: bool },
+}
+
+/// The format of a compressed file or archive, by its first bytes; group snapshots have none, and are known by name.
+fn packed(head: &[u8], path: &Path) -> Option<Packed> {
     const MAGICS: [(&[u8], &str); 13] = [
         (&[0x1f, 0x8b, 8], "gzip"),
         (&[0x28, 0xb5, 0x2f, 0xfd], "zstd"),
@@ -250,9 +290,11 @@ fn compression(head: &[u8], path: &std::path::Path) -> Option<&'static str> {
         (b"LZIP", "lzip"),
         (&[0x1f, 0x9d], "compress"),
     ];
-    // nats-server writes its meta group's snapshots as bare S2, which has no magic.
-    let is_raft_snapshot = path.parent().is_some_and(|folder| folder.ends_with("snapshots"))
-        && path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"snap."));
-    let magic = MAGICS.iter().find(|(magic, _)| head.starts_with(magic));
-    magic.map(|&(_, format)| format).or(is_raft_snapshot.then_some("s2 snapshot of nats-server"))
+    let folder = path.parent().filter(|folder| folder.ends_with("snapshots"));
+    let is_snapshot = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"snap."));
+    if let Some(folder) = folder.filter(|_| is_snapshot) {
+        let is_meta = folder.parent().is_some_and(|group| group.ends_with("_meta_"));
+        return Some(Packed::GroupSnapshot { is_meta });
+    }
+    MAGICS.iter().find(|(magic, _)| head.starts_with(magic)).map(|&(_, format)| Packed::In(format))
 }

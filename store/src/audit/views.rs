@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::canary::{Needle, SHORTEST_BYTES};
 use super::index::Index;
 
-/// An encoding of bytes as text.
+/// An encoding that was undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -26,6 +26,8 @@ pub enum View {
     Utf16Le,
     /// ASCII as UTF-16, high byte first.
     Utf16Be,
+    /// Packed with S2 as a whole. An offset is then one of the unpacked bytes.
+    S2,
 }
 
 impl fmt::Display for View {
@@ -36,6 +38,7 @@ impl fmt::Display for View {
             Self::Base64 => "base64",
             Self::Utf16Le => "UTF-16LE",
             Self::Utf16Be => "UTF-16BE",
+            Self::S2 => "S2",
         })
     }
 }
@@ -263,7 +266,7 @@ fn undo_and_search(index: &Index, alphabet: Alphabet, letters: &[u8], depth: usi
     }
 }
 
-fn with_outer(view: View, inner: Views) -> Views {
+pub(crate) fn with_outer(view: View, inner: Views) -> Views {
     let [first, _] = inner;
     [Some(view), first]
 }
