@@ -71,7 +71,7 @@ const OTHERS: [Alphabet; 3] = [
     Alphabet { view: View::Base32, bits: 5, phases: 8, table: &BASE32_LOWER_TABLE },
 ];
 
-/// Hex digits in a row that cannot be base64 by chance.
+/// Hex digits in a row that cannot be base64 or base32 by chance.
 const SURELY_HEX: usize = 32;
 
 impl Alphabet {
@@ -236,6 +236,11 @@ fn place_in_lines(run: &[u8], wanted: usize) -> usize {
 }
 
 fn search_letters(index: &Index, letters: &[u8], depth: usize, found: &mut Found<'_>) {
+    let [hex, ..] = OTHERS;
+    if letters.len() >= SURELY_HEX && letters.iter().all(|&letter| hex.has(letter)) {
+        return undo_and_search(index, hex, letters, depth, found);
+    }
+    undo_and_search(index, BASE64, letters, depth, found);
     for alphabet in OTHERS {
         let mut start = 0;
         for part in letters.split(|&letter| !alphabet.has(letter)) {
@@ -244,10 +249,6 @@ fn search_letters(index: &Index, letters: &[u8], depth: usize, found: &mut Found
             });
             start += part.len() + 1;
         }
-    }
-    let [hex, ..] = OTHERS;
-    if letters.len() < SURELY_HEX || !letters.iter().all(|&letter| hex.has(letter)) {
-        undo_and_search(index, BASE64, letters, depth, found);
     }
 }
 
