@@ -451,6 +451,32 @@ mod tests {
     use super::*;
 
     #[test]
+    fn tables_and_columns_are_those_of_the_specification() {
+        let spec = include_str!("../../SPEC.md");
+        let section = spec.split("### 8.1 Tables").nth(1).unwrap().split("### 8.2").next().unwrap();
+        for table in &TABLES {
+            let rows = section.split(&format!("| `{}` |", table.name)).nth(1).unwrap();
+            let next = rows.find("\n| `").unwrap_or(rows.len());
+            let names = rows[..next].lines().map(|line| {
+                let line = line.strip_prefix("| ").unwrap_or(line);
+                line.split('|').find(|cell| cell.contains('`')).unwrap_or_default()
+            });
+            let written: Vec<(String, bool)> = names
+                .flat_map(|cell| cell.split(','))
+                .filter(|name| name.contains('`'))
+                .map(|name| (name.trim().trim_end_matches(" ?").replace('`', ""), name.contains('?')))
+                .collect();
+            let read: Vec<(String, bool)> =
+                table.columns.iter().map(|column| (column.name.to_owned(), column.optional)).collect();
+            let sorted = |mut list: Vec<(String, bool)>| {
+                list.sort();
+                list
+            };
+            assert_eq!(sorted(written), sorted(read), "{}", table.name);
+        }
+    }
+
+    #[test]
     fn what_is_finer_than_a_microsecond_is_cut_off() {
         for (text, cut) in [
             ("2026-01-02T03:04:05Z", "2026-01-02T03:04:05Z"),
