@@ -7,7 +7,8 @@
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
-    reason = "a bench ends at the first surprise, and prints a table"
+    clippy::as_conversions,
+    reason = "a bench ends at the first surprise, and prints a table of rounded numbers"
 )]
 
 use std::fs::File;

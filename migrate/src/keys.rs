@@ -37,9 +37,9 @@ pub fn node_or_lost(args: &NodeKeyArgs, path: &Path) -> Result<NodeKeyFile, Migr
 #[non_exhaustive]
 pub enum Recovery {
     /// The operator's.
-    Operator(OperatorKey),
+    Operator(Box<OperatorKey>),
     /// A further recovery recipient's.
-    Extra(ExtraRecoveryKey),
+    Extra(Box<ExtraRecoveryKey>),
 }
 
 impl Recovery {
@@ -47,8 +47,8 @@ impl Recovery {
     #[must_use]
     pub fn key(&self) -> &dyn RecoveryKey {
         match self {
-            Self::Operator(key) => key,
-            Self::Extra(key) => key,
+            Self::Operator(key) => key.as_ref(),
+            Self::Extra(key) => key.as_ref(),
         }
     }
 }
@@ -59,10 +59,10 @@ impl Recovery {
 /// [`KeyError`].
 pub fn recovery(args: &RecoveryArgs) -> Result<Option<Recovery>, MigrateError> {
     if let Some(path) = &args.operator {
-        return Ok(Some(Recovery::Operator(operator(path)?)));
+        return Ok(Some(Recovery::Operator(Box::new(operator(path)?))));
     }
     let Some(path) = &args.recovery_key else { return Ok(None) };
-    Ok(Some(Recovery::Extra(ExtraRecoveryKey::load(path)?)))
+    Ok(Some(Recovery::Extra(Box::new(ExtraRecoveryKey::load(path)?))))
 }
 
 /// The operator key; a passphrase is asked for on the terminal.

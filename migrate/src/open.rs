@@ -124,8 +124,8 @@ pub fn source_keys(keys: &KeyArgs, recovery: &RecoveryArgs, path: &Path) -> Resu
 /// `Key`.
 pub fn recovery_keys(recovery: &RecoveryArgs) -> Result<Option<Keys>, MigrateError> {
     Ok(keys::recovery(recovery)?.map(|key| match key {
-        Recovery::Operator(key) => Keys::Operator(Arc::new(key)),
-        Recovery::Extra(key) => Keys::Recovery(Arc::new(key)),
+        Recovery::Operator(key) => Keys::Operator(Arc::from(key)),
+        Recovery::Extra(key) => Keys::Recovery(Arc::from(key)),
     }))
 }
 

@@ -126,7 +126,8 @@ mod tests {
         let plan = Plan::new("copy").fact("from", "a");
         assert_eq!(plan.hash(), Plan::new("copy").fact("from", "a").hash());
         assert_ne!(plan.hash(), Plan::new("copy").fact("from", "b").hash());
-        assert_ne!(plan.hash(), plan.clone().replacing("x").hash());
+        let hash = plan.hash();
+        assert_ne!(hash, plan.replacing("x").hash());
     }
 
     #[test]

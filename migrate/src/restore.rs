@@ -17,7 +17,7 @@ use unibus_store::record::{Record, Timestamp};
 use unibus_store::sqlcipher::{CreateOptions, NewStore, Supersede};
 use unibus_store::store::{Census, Position};
 
-use self::empty::{EmptyStore, SetAside};
+use self::empty::EmptyStore;
 use self::sticky::{Kept, Sticky};
 use crate::cli::RestoreArgs;
 use crate::clock;
@@ -64,7 +64,9 @@ pub fn run(args: &RestoreArgs, output: Output) -> Result<Answer, MigrateError> {
     let set_aside = empty.map(EmptyStore::set_aside).transpose()?;
     let new = begin(args, &target, &verified, &key, &sticky)?;
     let (position, census, kept) = fill(args, output, &mut snapshot, &key, new, &sticky)?;
-    set_aside.map(SetAside::forget);
+    if let Some(empty) = set_aside {
+        empty.forget();
+    }
     target.bring_nodeset()?;
     Ok(answer(args, &verified, &position, &census, &kept, &rollback))
 }

@@ -169,11 +169,10 @@ fn connect_alone(database: &Path) -> Result<Connection, rusqlite::Error> {
 fn connect_immutable(database: &Path) -> Result<Connection, rusqlite::Error> {
     let mut address = String::from("file://");
     for &byte in absolute(database)?.as_os_str().as_bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => {
-                address.push(char::from(byte))
-            }
-            _ => address.push_str(&format!("%{byte:02X}")),
+        if byte.is_ascii_alphanumeric() || b"/.-_".contains(&byte) {
+            address.push(char::from(byte));
+        } else {
+            address.push_str(&format!("%{byte:02X}"));
         }
     }
     address.push_str("?immutable=1");
