@@ -1,19 +1,18 @@
 //! `audit`: reads folders as a thief would.
 
-mod leakage;
-
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
 use serde_json::{Value, json};
-use unibus_store::audit::{Canaries, Options, Report, Residue, ValueKind, scan};
+use unibus_store::audit::{
+    Canaries, Leakage, Options, Report, Residue, Seen, Tells, ValueKind, leakage, scan,
+};
 use unibus_store::error::StoreError;
 use unibus_store::plaintext::{PlaintextSource, Row};
 use unibus_store::record::{Record, RecordId};
 use unibus_store::store::{Census, ExportSink, Position, Store};
 
-use self::leakage::Leakage;
 use crate::cli::AuditArgs;
 use crate::error::{EXIT_NOT_PROVEN, MigrateError};
 use crate::open::{Location, Sealed, source_keys};
@@ -22,6 +21,8 @@ use crate::source::StoreUrl;
 
 /// Files that are printed for people.
 const PRINTED: usize = 20;
+/// Files that are listed for programs.
+const LISTED: usize = 1_000;
 
 /// Audits folders for the values of a store.
 ///
@@ -36,16 +37,12 @@ pub fn run(args: &AuditArgs, output: Output) -> Result<Answer, MigrateError> {
         })?;
     }
     let mut canaries = Canaries::default();
-    let mut leakage = match &args.store {
-        StoreUrl::Sqlite(path) => {
-            plaintext(path, &mut canaries)?;
-            args.leakage.then(|| Leakage::of_plaintext(path))
-        }
+    match &args.store {
+        StoreUrl::Sqlite(path) => plaintext(path, &mut canaries)?,
         StoreUrl::Sqlcipher(path) => {
             let keys = source_keys(&args.keys, &args.recovery, path)?;
             let sealed = Sealed::open(Location::from_args(path, &args.keys), keys)?;
             sealed.store.export(&mut Values(&mut canaries))?;
-            args.leakage.then(|| Leakage::of_sealed(&sealed))
         }
         StoreUrl::Snapshot(_) => {
             let hint =
@@ -53,11 +50,9 @@ pub fn run(args: &AuditArgs, output: Output) -> Result<Answer, MigrateError> {
             let (role, command) = ("the store", "audit");
             return Err(MigrateError::Role { url: args.store.clone(), role, command, hint });
         }
-    };
-    // The store is closed by now: its files are as a thief would find them.
-    if let Some(leakage) = &mut leakage {
-        leakage.measure();
     }
+    // The store is closed by now: its files are as a thief would find them.
+    let leakage = args.leakage.then(|| leakage(&args.data_dir, LISTED));
     let progress = Mutex::new(output.progress("audit", None));
     let report = scan(canaries, &args.data_dir, Options::default(), &|now| {
         if let Ok(mut progress) = progress.lock() {
@@ -145,9 +140,7 @@ fn answer(args: &AuditArgs, report: &Report, leakage: Option<Leakage>) -> Answer
     for (kind, count) in &report.too_short {
         lines.push(format!("  {count} values of kind {kind} are too short to be looked for"));
     }
-    if let Some(leakage) = &leakage {
-        lines.extend(leakage.lines());
-    }
+    lines.extend(leakage.iter().flat_map(learned));
     let state = match report.residue {
         Residue::None => "none",
         Residue::Found(_) => "found",
@@ -159,7 +152,7 @@ fn answer(args: &AuditArgs, report: &Report, leakage: Option<Leakage>) -> Answer
         "data_dir": args.data_dir.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>(),
         "residue": state,
         "report": serde_json::to_value(report).unwrap_or(Value::Null),
-        "leakage": leakage.map(|leakage| leakage.object()),
+        "leakage": leakage,
     });
     Answer { object, lines, exit }
 }
@@ -184,4 +177,36 @@ fn places(report: &Report) -> Vec<String> {
         ));
     }
     lines
+}
+
+/// What a thief learns although nothing can be read.
+fn learned(leakage: &Leakage) -> Vec<String> {
+    let mut lines = vec![
+        "a thief learns:".to_owned(),
+        format!("  {} files in {} folders, {} bytes", leakage.files, leakage.folders, leakage.bytes),
+    ];
+    lines.extend(leakage.listed.iter().take(PRINTED).map(seen));
+    let printed = u64::try_from(leakage.listed.len().min(PRINTED)).unwrap_or_default();
+    if leakage.files > printed {
+        lines.push(format!("  and {} more files (--json lists them)", leakage.files.saturating_sub(printed)));
+    }
+    lines.push("  nothing of names, keys, roles and rooms in files that are sealed".to_owned());
+    lines
+}
+
+fn seen(file: &Seen) -> String {
+    let tells = match &file.tells {
+        Tells::Nothing => "its size".to_owned(),
+        Tells::Pages(pages) => format!("{pages} pages"),
+        Tells::PlaintextDatabase(_) => "everything: it is a plaintext database".to_owned(),
+        Tells::WriteAheadLog { frames, commits } => format!("{commits} commits, {frames} pages written"),
+        Tells::Nodeset(nodes) => format!("nodes {} and their public keys", nodes.join(", ")),
+        Tells::Document => "a signed document: epochs, times, fingerprints".to_owned(),
+        Tells::Snapshot { node, created, sequence, recipients } => {
+            format!("a snapshot by {node} at {created}, sequence {sequence}, for {recipients} recipients")
+        }
+        Tells::Blob => "a sealed blob: its size class".to_owned(),
+        _ => "what its name says".to_owned(),
+    };
+    format!("  {}: {} bytes, written {}; {tells}", file.file, file.bytes, file.modified)
 }

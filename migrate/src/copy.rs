@@ -229,7 +229,7 @@ impl Exposure {
     fn object(&self, counts: &RowCounts) -> Value {
         json!({
             "since": self.since.map(|at| at.to_string()),
-            "until": clock::text(clock::now()),
+            "until": clock::now().to_string(),
             "readable": {
                 "handles_roles_and_signing_keys_of_users": counts.users,
                 "subjects_channels_and_owners_of_rooms": counts.rooms,

@@ -38,7 +38,7 @@ pub fn run(args: &DrillArgs, output: Output) -> Result<Answer, MigrateError> {
         "lineage": header.lineage.to_string(), "sequence": header.sequence.0,
         "state_digest": header.digest.to_string(),
         "entries": crate::status::entries(&census), "records": census.total(),
-        "drilled_at": clock::text(at), "recorded": recorded,
+        "drilled_at": at.to_string(), "recorded": recorded,
     });
     let how =
         if recorded { "in the witness" } else { "nowhere: give the node's key and --state-dir to record it" };
@@ -47,7 +47,7 @@ pub fn run(args: &DrillArgs, output: Output) -> Result<Answer, MigrateError> {
         row("records", format!("{}, digest equal", census.total())),
         row("lineage", header.lineage),
         row("sequence", header.sequence),
-        row("made", clock::text(header.created)),
+        row("made", header.created.to_string()),
         row("recorded", how),
     ];
     Ok(Answer::done(object, lines))

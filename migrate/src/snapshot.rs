@@ -168,7 +168,7 @@ pub fn describe(verified: &Verified) -> Value {
         "lineage": header.lineage.to_string(),
         "sequence": header.sequence.0,
         "state_digest": header.digest.to_string(),
-        "created": clock::text(header.created),
+        "created": header.created.to_string(),
         "made_by": header.node.to_string(),
         "bytes": verified.file_bytes(),
         "hash": HEXLOWER.encode(verified.hash()),

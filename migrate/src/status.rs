@@ -7,7 +7,6 @@ use unibus_store::plaintext::PlaintextSource;
 use unibus_store::store::{Census, Store};
 
 use crate::cli::StatusArgs;
-use crate::clock;
 use crate::error::MigrateError;
 use crate::open::{Location, Sealed, source_keys};
 use crate::output::{Answer, Output, row};
@@ -55,12 +54,12 @@ pub fn run(args: &StatusArgs, output: Output) -> Result<Answer, MigrateError> {
                 "cluster": header.cluster.to_string(),
                 "lineage": header.lineage.to_string(), "sequence": header.sequence.0,
                 "state_digest": header.digest.to_string(), "entries": null,
-                "created": clock::text(header.created), "made_by": header.node.to_string(),
+                "created": header.created.to_string(), "made_by": header.node.to_string(),
                 "epochs": epochs(keyring), "primary_epoch": keyring.primary().number.get(),
                 "rotation": null, "last_proof": null,
             });
             let mut lines =
-                vec![row("store", args.store.to_string()), row("made", clock::text(header.created))];
+                vec![row("store", args.store.to_string()), row("made", header.created.to_string())];
             lines.extend([
                 row("by node", &header.node),
                 row("lineage", header.lineage),
@@ -78,12 +77,12 @@ fn of_sealed(args: &StatusArgs, sealed: &Sealed) -> Result<Answer, MigrateError>
     let posture = sealed.store.posture();
     let census = sealed.census()?;
     let witness = sealed.store.witness();
-    let last_proof = witness.as_ref().and_then(|witness| witness.last_proof).map(clock::text);
-    let last_drill = witness.as_ref().and_then(|witness| witness.last_drill).map(clock::text);
+    let last_proof = witness.as_ref().and_then(|witness| witness.last_proof).map(|at| at.to_string());
+    let last_drill = witness.as_ref().and_then(|witness| witness.last_drill).map(|at| at.to_string());
     let nodes: Vec<Value> = nodeset
         .nodes()
         .iter()
-        .map(|node| json!({"name": node.name.as_str(), "key": node.fingerprint().to_string(), "since": clock::text(node.since)}))
+        .map(|node| json!({"name": node.name.as_str(), "key": node.fingerprint().to_string(), "since": node.since.to_string()}))
         .collect();
     let recovery: Vec<String> = nodeset.recovery().iter().map(|one| one.name.to_string()).collect();
     let object = json!({
@@ -153,7 +152,7 @@ pub fn census_lines(census: &Census) -> Vec<String> {
 #[must_use]
 pub fn epochs(keyring: &Keyring) -> Vec<Value> {
     let state = |state: EpochState| state.name();
-    let at = |at: UnixTime| clock::text(at);
+    let at = |at: UnixTime| at.to_string();
     keyring
         .epochs()
         .iter()
