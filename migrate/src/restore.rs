@@ -158,7 +158,7 @@ fn plan(
         .fact("node", target.own.name())
         .fact("cluster", target.own.cluster())
         .fact("nodeset", format!("version {}, {}", target.nodeset.version(), target.nodeset.hash()))
-        .fact("state_dir", target.location.state_dir.display())
+        .fact("state_dir", absolute(&target.location.state_dir).display())
         .fact("sticky_revocations", sticky.text());
     let witness = target.witness.as_ref().map(|w| format!("{} at {}", w.lineage, w.sequence));
     let plan = plan.fact("witness", witness.as_deref().unwrap_or("none"));

@@ -133,6 +133,15 @@ fn a_drill_is_remembered_by_the_witness() {
         .json();
     let status = world.run("status --json sqlcipher:data/control.db").expect(0).json();
     assert_eq!(status["last_drill"], drilled["drilled_at"]);
+    // A daemon would write its own witness over it: it is asked to be stopped, before anything is opened.
+    let before = std::fs::read(world.path("data/state/witness")).unwrap();
+    let daemon = std::os::unix::net::UnixListener::bind(world.path("data/state/admin.sock")).unwrap();
+    let refused =
+        world.run("drill --in s.snap --operator keys/operator.key --state-dir data/state").expect(5);
+    assert!(refused.stderr.contains("a daemon is running"), "{refused:?}");
+    assert_eq!(std::fs::read(world.path("data/state/witness")).unwrap(), before);
+    drop(daemon);
+    std::fs::remove_file(world.path("data/state/admin.sock")).unwrap();
     drop(world.serve());
 }
 
