@@ -47,7 +47,7 @@ pub fn run(args: &DrillArgs, output: Output) -> Result<Answer, MigrateError> {
         row("records", format!("{}, digest equal", census.total())),
         row("lineage", header.lineage),
         row("sequence", header.sequence),
-        row("made", header.created.to_string()),
+        row("made", header.created),
         row("recorded", how),
     ];
     Ok(Answer::done(object, lines))

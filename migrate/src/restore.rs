@@ -150,7 +150,7 @@ fn plan(
     let plan = Plan::new("restore")
         .fact("in", absolute(&args.input).display())
         .fact("snapshot", data_encoding::HEXLOWER.encode(verified.hash()))
-        .fact("made", format!("by {} at {}", header.node, header.created.to_string()))
+        .fact("made", format!("by {} at {}", header.node, header.created))
         .fact("snapshot_lineage", header.lineage)
         .fact("snapshot_sequence", header.sequence)
         .fact("state_digest", header.digest)

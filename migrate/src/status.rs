@@ -58,8 +58,7 @@ pub fn run(args: &StatusArgs, output: Output) -> Result<Answer, MigrateError> {
                 "epochs": epochs(keyring), "primary_epoch": keyring.primary().number.get(),
                 "rotation": null, "last_proof": null,
             });
-            let mut lines =
-                vec![row("store", args.store.to_string()), row("made", header.created.to_string())];
+            let mut lines = vec![row("store", args.store.to_string()), row("made", header.created)];
             lines.extend([
                 row("by node", &header.node),
                 row("lineage", header.lineage),

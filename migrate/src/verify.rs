@@ -142,7 +142,7 @@ fn answer(args: &VerifyArgs, verified: &Verified, census: Option<&Census>, pinne
     };
     let lines = vec![
         row("verified", format!("{}: complete, unchanged, signed", args.store)),
-        row("made by", format!("{} at {}", header.node, header.created.to_string())),
+        row("made by", format!("{} at {}", header.node, header.created)),
         row("cluster", cluster),
         row("lineage", header.lineage),
         row("sequence", header.sequence),
