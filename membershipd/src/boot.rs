@@ -187,7 +187,10 @@ impl Place {
             self.store_dir.clone(),
             self.state_dir.clone(),
         ];
-        Ok(Facts::new(self.node().to_string(), auth, raw, watched).scanner(scanner))
+        let exposed = store.keyring().epochs().iter().filter(|epoch| epoch.exposed);
+        let exposed = exposed.map(|epoch| epoch.number.get()).collect();
+        let facts = Facts::new(self.node().to_string(), auth, raw, watched);
+        Ok(facts.exposed_epochs(exposed).scanner(scanner))
     }
 }
 

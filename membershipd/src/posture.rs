@@ -55,13 +55,22 @@ pub struct Facts {
     pub watched: Vec<Watched>,
     /// The program that reads the raw files: this daemon's own. Without one nothing is ever proven.
     pub scanner: Option<PathBuf>,
+    /// Epochs of the keyring whose keys are known to have leaked.
+    pub exposed_epochs: Vec<u32>,
 }
 
 impl Facts {
     /// Puts the facts together.
     #[must_use]
     pub fn new(node: String, auth: AuthMode, raw: Vec<PathBuf>, watched: Vec<Watched>) -> Self {
-        Self { node, auth, raw, watched, scanner: None }
+        Self { node, auth, raw, watched, scanner: None, exposed_epochs: Vec::new() }
+    }
+
+    /// Names the epochs whose keys are known to have leaked.
+    #[must_use]
+    pub fn exposed_epochs(mut self, epochs: Vec<u32>) -> Self {
+        self.exposed_epochs = epochs;
+        self
     }
 
     /// Names the program that reads the raw files.
@@ -82,6 +91,7 @@ pub struct PostureKeeper {
     raw: Vec<PathBuf>,
     watched: Mutex<Vec<Watched>>,
     scanner: Option<PathBuf>,
+    exposed_epochs: Vec<u32>,
     last: RwLock<Measured>,
     /// Once set it stays: what was changed behind our back is not trusted again before a restart has proven everything.
     distrusted: OnceLock<AtRestState>,
@@ -124,11 +134,25 @@ impl PostureKeeper {
         clock: Arc<dyn Clock>,
         facts: Facts,
     ) -> Self {
-        let Facts { node, auth, raw, watched, scanner } = facts;
+        let Facts { node, auth, raw, watched, scanner, exposed_epochs } = facts;
         let (watched, last) = (Mutex::new(watched), RwLock::new(Measured::NOTHING));
         let (distrusted, measuring) = (OnceLock::new(), tokio::sync::Mutex::new(()));
         let threads = TaskTracker::new();
-        Self { store, blobs, clock, node, auth, raw, watched, scanner, last, distrusted, measuring, threads }
+        Self {
+            store,
+            blobs,
+            clock,
+            node,
+            auth,
+            raw,
+            watched,
+            scanner,
+            exposed_epochs,
+            last,
+            distrusted,
+            measuring,
+            threads,
+        }
     }
 
     /// Whether the node still trusts its data.
@@ -240,7 +264,7 @@ impl PostureKeeper {
                 recipients: store.recovery_recipients,
                 last_drill: store.last_drill.map(|at| at.to_string()),
             },
-            exposed_epochs: Vec::new(),
+            exposed_epochs: self.exposed_epochs.clone(),
         }
     }
 
