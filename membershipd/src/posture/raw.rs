@@ -25,6 +25,11 @@ const NAMED: usize = 10;
 pub(super) struct Values(Vec<u8>);
 
 impl Values {
+    #[cfg(test)]
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+
     pub(super) fn add(&mut self, kind: ValueKind, value: &[u8]) {
         let number =
             ValueKind::ALL.iter().position(|other| *other == kind).and_then(|at| u8::try_from(at).ok());

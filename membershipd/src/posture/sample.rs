@@ -13,6 +13,8 @@ use super::raw::Values;
 const SAMPLED_RECORDS: u64 = 20_000;
 /// Blobs that are opened.
 const SAMPLED_BLOBS: usize = 64;
+/// Bytes of a text at least. A shorter one turns up by chance in some gigabytes of sealed bytes, and would cry wolf.
+const SHORTEST_TEXT_BYTES: usize = 8;
 /// Names in the folders of a store that say nothing, and that a person may have as a handle.
 const PUBLIC_NAMES: [&str; 2] = ["witness", "admin.sock"];
 
@@ -37,7 +39,8 @@ struct Sample {
 
 impl Sample {
     fn text(&mut self, kind: ValueKind, text: &str) {
-        if !PUBLIC_NAMES.iter().any(|name| name.contains(text)) {
+        let is_public = PUBLIC_NAMES.iter().any(|name| name.contains(text));
+        if text.len() >= SHORTEST_TEXT_BYTES && !is_public {
             self.values.add(kind, text.as_bytes());
         }
     }
@@ -84,5 +87,48 @@ impl ExportSink for Sample {
             _ => {}
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use unibus_keyfile::secret::StateKey;
+    use unibus_store::{
+        memory::MemoryStore,
+        record::{Timestamp, User, UserRole},
+        store::Actor,
+    };
+
+    use super::*;
+
+    async fn sampled(handles: impl Iterator<Item = String>) -> Vec<u8> {
+        let store = MemoryStore::new(&StateKey::generate());
+        for (number, handle) in handles.enumerate() {
+            let mut key = [7; 32];
+            key[..8].copy_from_slice(&u64::try_from(number).unwrap().to_be_bytes());
+            let key = SignPub::from_bytes(key).unwrap();
+            let user = User::new(key, handle.parse().unwrap(), UserRole::Member, Timestamp::MIN);
+            store.add_user(Actor::Operator, user).await.unwrap();
+        }
+        let planted = (SignPub::from_bytes([9; 32]).unwrap(), Nonce::from_bytes(b"planted nonce").unwrap());
+        sample(&store, &planted).unwrap().0.into_bytes()
+    }
+
+    fn has(bytes: &[u8], text: &str) -> bool {
+        bytes.windows(text.len()).any(|window| window == text.as_bytes())
+    }
+
+    #[tokio::test]
+    async fn values_of_a_small_store_are_all_looked_for() {
+        let bytes = sampled((0..50).map(|number| format!("somebody-{number:03}"))).await;
+        assert!(has(&bytes, "planted nonce"));
+        assert!((0..50).all(|number| has(&bytes, &format!("somebody-{number:03}"))));
+    }
+
+    #[tokio::test]
+    async fn texts_that_turn_up_by_chance_or_by_design_are_left_out() {
+        let names = ["short", "1234567", "12345678", "admin.sock"].map(str::to_owned);
+        let bytes = sampled(names.into_iter()).await;
+        assert!(has(&bytes, "12345678") && !has(&bytes, "short") && !has(&bytes, "admin.sock"));
     }
 }
