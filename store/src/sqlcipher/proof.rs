@@ -49,7 +49,11 @@ impl Expected<'_> {
 
     /// Proves everything within a read transaction of the caller's.
     pub(super) fn prove_within(&self, transaction: &Connection) -> Result<Proof, OpenError> {
-        // Before anything else is read: a page that fails spoils the connection, and no page could be named then.
+        // Takes hold of the log, so that what a checkpoint beside us writes stays in it while pages are looked at.
+        transaction
+            .query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
+            .map_err(|error| self.sqlite("read", error))?;
+        // Before anything more is read: a page that fails spoils the connection, and no page could be named then.
         self.pages(transaction)?;
         self.header(transaction)?;
         self.structure(transaction)?;

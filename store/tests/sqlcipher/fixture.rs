@@ -191,7 +191,8 @@ pub(crate) fn user(number: u32) -> User {
     User::new(sign_pub(number), handle, UserRole::Admin, at(i64::from(number)))
 }
 
-fn room(number: u32) -> Vec<Record> {
+/// A room, its owner and the owner's key.
+pub(crate) fn room(number: u32) -> (Room, Member, RoomKey) {
     let id = RoomId::parse(&format!("room-{number:06}")).unwrap();
     let owner = sign_pub(number);
     let subject = Subject::parse(&format!("plans.of.number.{number}")).unwrap();
@@ -202,13 +203,15 @@ fn room(number: u32) -> Vec<Record> {
     let member = Member::new(id.clone(), owner, Some(kex), MemberRole::Owner, at(1));
     let sealed = SealedKey::from_bytes(&[7; 96]).unwrap();
     let key = RoomKey::new(id, KeyEpoch::FIRST, Endpoint::of(&owner), sealed);
-    vec![Record::Room(room), Record::Member(member), Record::RoomKey(key)]
+    (room, member, key)
 }
 
 /// Some users and a tenth as many rooms, in canonical order.
 pub(crate) fn records(users: u32) -> Vec<RecordBytes> {
     let mut records: Vec<Record> = (0..users).map(|number| Record::User(user(number))).collect();
-    records.extend((0..users / 10).flat_map(room));
+    for (room, member, key) in (0..users / 10).map(room) {
+        records.extend([Record::Room(room), Record::Member(member), Record::RoomKey(key)]);
+    }
     records.sort_by_key(Record::id);
     records.iter().map(Record::encode).collect()
 }

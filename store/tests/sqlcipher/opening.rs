@@ -228,3 +228,34 @@ async fn a_witness_that_cannot_be_written_poisons_the_handle() {
     assert!(matches!(error, StoreError::Poisoned { .. }), "{error:?}");
     assert_eq!(store.posture().state, PostureState::Degraded);
 }
+
+#[test]
+fn an_import_that_fails_half_way_leaves_nothing_of_itself() {
+    let site = Site::new();
+    site.create(&[]);
+    let store = site.open().unwrap();
+    let before = store.position().unwrap();
+    let mut records = super::fixture::records(700);
+    records.swap(600, 601);
+    let error = store.import(&mut records.into_iter().map(Ok), None).unwrap_err();
+    assert!(matches!(error, StoreError::Invalid { .. }), "{error:?}");
+    assert_eq!(store.position().unwrap(), before);
+    // Had a part of it stayed in the digest, the next commit would write it down.
+    store.import(&mut super::fixture::records(50).into_iter().map(Ok), None).unwrap();
+    store.verify().unwrap();
+}
+
+#[tokio::test]
+async fn a_refused_write_leaves_nothing_of_itself_in_a_commit_with_others() {
+    let site = Site::with_store(5);
+    let store = Arc::new(site.open().unwrap());
+    let records = || super::fixture::records(700).into_iter();
+    let (mut failing, other) = (records().chain(records().take(1)).map(Ok), Arc::clone(&store));
+    // The store is not empty: the import is refused within a group, whatever else is in it.
+    let import = std::thread::spawn(move || other.import(&mut failing, None).unwrap_err());
+    for number in 1000..1050 {
+        store.add_user(Actor::Operator, user(number)).await.unwrap();
+    }
+    assert!(matches!(import.join().unwrap(), StoreError::NotEmpty { .. } | StoreError::Invalid { .. }));
+    assert_eq!(store.verify().unwrap().census.users, 55);
+}

@@ -102,9 +102,15 @@ async fn every_page_put_back_to_an_older_version_is_refused() {
             .await
             .unwrap();
     }
+    // These change pages of an index as well, whose older version no record's digest tells.
+    for number in 500..540 {
+        let (room, owner, key) = super::fixture::room(number);
+        store.create_room(Actor::Operator, room, owner, Some(key.sealed)).await.unwrap();
+    }
+    let position = store.position().unwrap();
     drop(store);
     let current = std::fs::read(&site.db).unwrap();
-    let mut seen = Vec::new();
+    let (mut seen, mut harmless) = (Vec::new(), 0);
     for (page, old) in earlier.chunks(PAGE).enumerate() {
         let place = page * PAGE..(page + 1) * PAGE;
         // The first page holds the salt, which is the same; without the salt nothing could be put back.
@@ -114,6 +120,12 @@ async fn every_page_put_back_to_an_older_version_is_refused() {
         let mut mixed = current.clone();
         mixed[place].copy_from_slice(old);
         overwrite(&site.db, &mixed);
+        // A page that was written anew with the very same rows may be put back: there is nothing to find.
+        if let Ok(same) = site.read_only() {
+            assert_eq!(same.verify().unwrap().position, position, "page {}", page + 1);
+            harmless += 1;
+            continue;
+        }
         let error = site.refused();
         assert!(
             matches!(error.class(), ErrorClass::Tampered | ErrorClass::RolledBack | ErrorClass::Corrupt),
@@ -121,7 +133,8 @@ async fn every_page_put_back_to_an_older_version_is_refused() {
         );
         seen.push(error.code());
     }
-    assert!(seen.len() > 20, "pages changed: {}", seen.len());
+    assert!(seen.len() > 20 && harmless < 4, "pages changed: {}, without effect: {harmless}", seen.len());
+    assert!(seen.contains(&"UB-S109"), "an index that does not fit is found by its structure: {seen:?}");
     assert!(seen.contains(&"UB-S112"), "what the tree itself does not show is found by the digest: {seen:?}");
 }
 
