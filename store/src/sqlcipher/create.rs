@@ -425,12 +425,27 @@ fn left_overs(paths: &Paths) -> Result<Vec<PathBuf>, OpenError> {
 pub(super) fn remove_left_overs(paths: &Paths) -> Result<(), OpenError> {
     for folder in left_overs(paths)? {
         let marked = folder.join(TARGET).exists();
+        if !marked {
+            remove_unfinished_marks(&folder);
+        }
         let removed = if marked { std::fs::remove_dir_all(&folder) } else { std::fs::remove_dir(&folder) };
         if marked {
             removed.map_err(|source| OpenError::Io { step: "remove", path: folder, source })?;
         }
     }
     Ok(())
+}
+
+/// Killed while the folder was being marked: the mark's temporary file is all that is in it.
+fn remove_unfinished_marks(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.as_encoded_bytes();
+        if name.starts_with(b".target.") && name.ends_with(b".tmp") {
+            // What cannot be removed keeps the folder; the next run tries again.
+            drop(std::fs::remove_file(entry.path()));
+        }
+    }
 }
 
 /// Gives a store its name whose making was stopped after its witness was written.
