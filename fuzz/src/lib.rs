@@ -190,8 +190,14 @@ fn read_snapshot(bytes: &[u8]) -> bool {
     }
 }
 
-/// The header of a snapshot without records, and the key of its chunks.
-static EMPTY_SNAPSHOT: LazyLock<Option<(Vec<u8>, SnapshotKey, [u8; 32])>> = LazyLock::new(|| {
+/// The header of a snapshot without records, and what the key of its chunks is made of.
+struct EmptySnapshot {
+    header: Vec<u8>,
+    key: SnapshotKey,
+    salt: [u8; 32],
+}
+
+static EMPTY_SNAPSHOT: LazyLock<Option<EmptySnapshot>> = LazyLock::new(|| {
     let nodeset = NODESET.as_ref()?;
     let now = UnixTime::from_seconds(1_800_000_000);
     let (keyring, _) = Keyring::create(nodeset, &NODE, lineage(), None, now).ok()?;
@@ -216,12 +222,12 @@ static EMPTY_SNAPSHOT: LazyLock<Option<(Vec<u8>, SnapshotKey, [u8; 32])>> = Lazy
         let wrapped = key.wrap_to(recipient, &header.wrap_info(recipient.id())).ok()?;
         header.wraps.push(Wrap::new(*recipient.id(), &wrapped)?);
     }
-    Some((header.encode().ok()?, key, salt))
+    Some(EmptySnapshot { header: header.encode().ok()?, key, salt })
 });
 
 /// A whole file of one chunk around this payload, signed by the node.
 fn sealed_payload(payload: &[u8]) -> Option<Vec<u8>> {
-    let (header, key, salt) = EMPTY_SNAPSHOT.as_ref()?;
+    let EmptySnapshot { header, key, salt } = EMPTY_SNAPSHOT.as_ref()?;
     if payload.len() > CHUNK_BYTES {
         return None;
     }

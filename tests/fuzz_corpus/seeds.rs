@@ -111,13 +111,13 @@ fn records(put: Put<'_>) -> Vec<Vec<u8>> {
     let sign_pub = SignPub::from_bytes([9; 32]).unwrap();
     let room_id = RoomId::parse("room-1").unwrap();
     let endpoint = Endpoint::of(&sign_pub);
-    let mut user = User::new(sign_pub.clone(), Handle::parse("somebody").unwrap(), UserRole::Admin, at(1));
+    let mut user = User::new(sign_pub, Handle::parse("somebody").unwrap(), UserRole::Admin, at(1));
     put("record", "valid-user", user.encode().as_bytes());
     user.status = UserStatus::Revoked { at: Some(at(2)) };
     put("record", "valid-user-revoked", user.encode().as_bytes());
     let names = (Subject::parse("a.subject").unwrap(), Channel::parse("a-channel").unwrap());
     let policy = Policy { encrypt: true, persist: false, sign_msgs: true };
-    let room = Room::new(room_id.clone(), names, policy, endpoint.clone(), at(3));
+    let room = Room::new(room_id.clone(), names, policy, endpoint, at(3));
     put("record", "valid-room", room.encode().as_bytes());
     let kex_pub = KexPub::from_bytes([9; 32]).ok();
     let member = Member::new(room_id.clone(), sign_pub, kex_pub, MemberRole::Owner, at(4));

@@ -17,14 +17,18 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts it on a free port, with both outputs in files of that folder, and waits until it answers.
+    /// Starts it on a free port, with both outputs in files of that folder, and waits until its posture is proven.
     ///
     /// # Panics
-    /// When it ends instead.
+    /// When it ends instead, or does not prove itself in time.
     #[must_use]
     pub fn start(program: Program, logs: &Path) -> Self {
-        Self::start_unless_refused(program, logs)
-            .unwrap_or_else(|said| panic!("membershipd refused:\n{said}"))
+        let daemon = Self::start_unless_refused(program, logs)
+            .unwrap_or_else(|said| panic!("membershipd refused:\n{said}"));
+        wait::until("the proof of membershipd", || {
+            (daemon.get("/healthz").ok()?.status == 200).then_some(())
+        });
+        daemon
     }
 
     /// Starts it and waits until it answers or ends.

@@ -81,9 +81,9 @@ impl Host {
 
     fn keyed(&self, program: Program) -> Program {
         program
-            .option("--at-rest-key-file", self.key_file())
-            .option("--nodeset", self.path("keys/nodeset"))
-            .option("--state-dir", self.path("state"))
+            .env("UNIBUS_AT_REST_KEY_FILE", self.key_file())
+            .env("UNIBUS_NODESET", self.path("keys/nodeset"))
+            .env("UNIBUS_STATE_DIR", self.path("state"))
     }
 
     /// `copy` of `plain.db` into the store.
@@ -151,7 +151,7 @@ impl Host {
             .within(self.scratch.path())
     }
 
-    /// Starts the daemon and waits until it answers.
+    /// Starts the daemon and waits until its posture is proven.
     #[must_use]
     pub fn serve(&self) -> Daemon {
         Daemon::start(self.daemon_command(), &self.path("logs"))

@@ -28,7 +28,7 @@ pub fn check() -> Result<(), String> {
 
 fn is_text(name: &str) -> bool {
     let ends = |extension: &&str| name.rsplit_once('.').is_some_and(|(_, found)| found == *extension);
-    name == ".ci/run" || TEXT.iter().any(|extension| ends(extension))
+    name == ".ci/run" || TEXT.iter().any(ends)
 }
 
 /// The line of the first byte that is not ASCII.
