@@ -148,6 +148,27 @@ async fn pages_torn_in_a_checkpoint_are_read_from_the_log() {
 }
 
 #[tokio::test]
+async fn an_old_page_of_an_index_is_found_though_every_record_is_there() {
+    let site = Site::with_store(300);
+    let earlier = std::fs::read(&site.db).unwrap();
+    let store = site.open().unwrap();
+    let (room, owner, key) = super::fixture::room(500);
+    store.create_room(Actor::Operator, room, owner, Some(key.sealed)).await.unwrap();
+    drop(store);
+    let page: u32 = with_key(&site)
+        .query_row("SELECT pageno FROM dbstat WHERE name = 'members_by_endpoint'", [], |row| row.get(0))
+        .unwrap();
+    let page = usize::try_from(page).unwrap();
+    let place = (page - 1) * PAGE..page * PAGE;
+    let mut mixed = std::fs::read(&site.db).unwrap();
+    assert!(mixed[place.clone()] != earlier[place.clone()]);
+    mixed[place.clone()].copy_from_slice(&earlier[place]);
+    overwrite(&site.db, &mixed);
+    let error = site.refused();
+    assert!(matches!(error, OpenError::Structure { .. }), "{error:?}");
+}
+
+#[tokio::test]
 async fn the_witness_on_disk_has_seen_each_write_that_was_answered() {
     let site = Site::with_store(5);
     let start = tree(&site.data);

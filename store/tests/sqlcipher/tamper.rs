@@ -134,7 +134,6 @@ async fn every_page_put_back_to_an_older_version_is_refused() {
         seen.push(error.code());
     }
     assert!(seen.len() > 20 && harmless < 4, "pages changed: {}, without effect: {harmless}", seen.len());
-    assert!(seen.contains(&"UB-S109"), "an index that does not fit is found by its structure: {seen:?}");
     assert!(seen.contains(&"UB-S112"), "what the tree itself does not show is found by the digest: {seen:?}");
 }
 
