@@ -118,7 +118,7 @@ async fn pages_torn_in_a_checkpoint_are_read_from_the_log() {
     let log = std::fs::read(killed.beside("-wal")).unwrap();
     let logged: std::collections::BTreeSet<usize> = log[32..]
         .chunks_exact(PAGE + 24)
-        .map(|frame| u32::from_be_bytes(frame[..4].try_into().unwrap()) as usize)
+        .map(|frame| usize::try_from(u32::from_be_bytes(frame[..4].try_into().unwrap())).unwrap())
         .collect();
     let mut bytes = std::fs::read(&killed.db).unwrap();
     let before = bytes.clone();
@@ -144,7 +144,10 @@ async fn pages_torn_in_a_checkpoint_are_read_from_the_log() {
     overwrite(&whole.db, &bytes);
     overwrite(&whole.beside("-wal"), &log);
     let error = whole.refused();
-    assert!(matches!(&error, OpenError::Pages { pages, .. } if pages[0] as usize == untouched), "{error:?}");
+    assert!(
+        matches!(&error, OpenError::Pages { pages, .. } if usize::try_from(pages[0]).unwrap() == untouched),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]
