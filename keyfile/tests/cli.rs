@@ -87,6 +87,21 @@ impl Desk {
         said
     }
 
+    /// Runs at a pseudo-terminal of its own (by `script`) with this answer; gives all that it showed.
+    fn at_a_terminal(&self, arguments: &[&str], answer: &str) -> String {
+        use std::io::Write;
+        let line = format!("{} {}", env!("CARGO_BIN_EXE_unibus-key"), arguments.join(" "));
+        let mut child = Command::new("script")
+            .args(["--quiet", "--return", "--command", &line, "/dev/null"])
+            .current_dir(self.0.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("`script` of util-linux runs");
+        child.stdin.take().unwrap().write_all(answer.as_bytes()).unwrap();
+        String::from_utf8_lossy(&child.wait_with_output().unwrap().stdout).into_owned()
+    }
+
     fn pin(&self) -> ClusterId {
         *NodeKeyFile::load(&self.path("keys/a.key")).unwrap().cluster()
     }
@@ -217,8 +232,9 @@ fn a_node_is_enrolled_by_its_request_only_when_somebody_says_yes() {
     let made = desk.ok(&["--json", "request", "c.key", "--out", "c.request"]).json();
     assert!(!std::fs::read_to_string(desk.path("c.request")).unwrap().contains("-KEY-"));
     let before = desk.everything();
-    let no = desk.refused(&["approve", SIGN[0], SIGN[1], SIGN[2], SIGN[3], "c.request"], 2, "UB-K060");
-    assert!(no.stderr.contains(made["fingerprint"].as_str().unwrap()), "shown before it is asked");
+    let said = desk.at_a_terminal(&["approve", SIGN[0], SIGN[1], SIGN[2], SIGN[3], "c.request"], "n\n");
+    assert!(said.contains(made["fingerprint"].as_str().unwrap()), "shown before it is asked: {said}");
+    assert!(said.contains("[y/N]") && said.contains("UB-K060"), "{said}");
     assert_eq!(desk.everything(), before);
     desk.ok(&signing(&["approve"], &["c.request"]));
     let nodeset = desk.nodeset();
@@ -321,7 +337,7 @@ fn rotating_keeps_the_old_key_until_it_is_retired() {
     assert_eq!(mode(&path), 0o600);
     let both = NodeKeyFile::load(&path).unwrap().fingerprints();
     assert_eq!((both.len(), both[1]), (2, old[0]));
-    desk.refused(&["retire", "keys/a.key"], 2, "UB-K060");
+    assert!(desk.at_a_terminal(&["retire", "keys/a.key"], "n\n").contains("UB-K060"));
     desk.refused(&["retire", "keys/a.key", "--nodeset", "keys/nodeset"], 2, "UB-K065");
     assert_eq!(NodeKeyFile::load(&path).unwrap().fingerprints(), both);
     desk.ok(&["request", "keys/a.key", "--out", "a.request"]);

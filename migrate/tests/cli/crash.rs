@@ -15,13 +15,12 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// Waits until the folder of a new store is there and marked.
+/// Waits until a new store is being filled.
 fn wait_for_a_store_in_the_making(world: &World) {
     let data = world.path("data");
     wait_for("folder of a new store", || {
         let made = names(&data).into_iter().filter(|name| name.starts_with(".unibus-new-"));
-        made.map(|name| data.join(name))
-            .any(|folder| folder.join("target").exists() && folder.join("control.db").exists())
+        made.map(|name| data.join(name)).any(|folder| folder.join("control.db").exists())
     });
 }
 

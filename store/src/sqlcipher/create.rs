@@ -1,12 +1,11 @@
 //! Makes a store: built under a folder of its own, proven, and only then given its name (SPEC store, section 5.5).
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rusqlite::Connection;
 use unibus_keyfile::derive;
-use unibus_keyfile::digest::{StateDigest, StateHasher};
+use unibus_keyfile::digest::{StateDigest, StateHasher, sha256};
 use unibus_keyfile::durable::{self, LockFile, Sync};
 use unibus_keyfile::error::KeyError;
 use unibus_keyfile::file;
@@ -29,10 +28,8 @@ use crate::error::StoreError;
 use crate::record::{RecordBytes, Timestamp};
 use crate::store::{Census, Position};
 
-/// How the folder of an unfinished store is named, before the random part.
-pub(super) const FOLDER_PREFIX: &str = ".unibus-new-";
-/// In that folder: the name of the database it is for.
-const TARGET: &str = "target";
+/// How the folder of an unfinished store is named, before the database it is for and the random part.
+const FOLDER_PREFIX: &str = ".unibus-new-";
 /// In that folder: there once everything in it is proven and synced.
 const COMPLETE: &str = "complete";
 
@@ -274,17 +271,24 @@ fn is_free(paths: &Paths, options: &CreateOptions, witness: Option<&Witness>) ->
     Ok(())
 }
 
+/// Names the folders of one database's unfinished stores: two databases may lie in one folder.
+fn folder_prefix(paths: &Paths) -> String {
+    let name = paths.database.file_name().unwrap_or_default();
+    let [a, b, c, d, ..] = sha256(&[name.as_encoded_bytes()]);
+    format!("{FOLDER_PREFIX}{a:02x}{b:02x}{c:02x}{d:02x}-")
+}
+
 fn make_folder(paths: &Paths) -> Result<Building, OpenError> {
     use std::os::unix::fs::DirBuilderExt;
-    let folder = paths.folder.join(format!("{FOLDER_PREFIX}{:016x}", rand::random::<u64>()));
+    let folder = paths.folder.join(format!("{}{:016x}", folder_prefix(paths), rand::random::<u64>()));
     std::fs::DirBuilder::new().mode(0o700).create(&folder).map_err(|source| OpenError::Io {
         step: "make the folder",
         path: folder.clone(),
         source,
     })?;
     let building = Building::of(folder, paths);
-    let name = paths.database.file_name().unwrap_or_default();
-    put(&building.folder.join(TARGET), name.as_encoded_bytes(), 0o600, "marker")?;
+    // SQLite would make it readable by everybody; `-wal` and `-shm` take its mode from it.
+    put(&building.database, b"", 0o600, "database")?;
     Ok(building)
 }
 
@@ -404,17 +408,10 @@ fn set_keyring_aside(bytes: &[u8], paths: &Paths, options: &OpenOptions) -> Resu
 /// The folders of unfinished stores that were meant for this database.
 fn left_overs(paths: &Paths) -> Result<Vec<PathBuf>, OpenError> {
     let failed = |source| OpenError::Io { step: "list", path: paths.folder.clone(), source };
-    let mut found = Vec::new();
+    let (mut found, prefix) = (Vec::new(), folder_prefix(paths));
     for entry in std::fs::read_dir(&paths.folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;
-        if !entry.file_name().as_encoded_bytes().starts_with(FOLDER_PREFIX.as_bytes()) {
-            continue;
-        }
-        let target = std::fs::read(entry.path().join(TARGET)).unwrap_or_default();
-        // Killed before it was marked: then it is empty.
-        if target.is_empty()
-            || Some(target.as_slice()) == paths.database.file_name().map(OsStr::as_encoded_bytes)
-        {
+        if entry.file_name().as_encoded_bytes().starts_with(prefix.as_bytes()) {
             found.push(entry.path());
         }
     }
@@ -424,28 +421,10 @@ fn left_overs(paths: &Paths) -> Result<Vec<PathBuf>, OpenError> {
 /// Removes what dead runs have left. Only the holder of the lock may.
 pub(super) fn remove_left_overs(paths: &Paths) -> Result<(), OpenError> {
     for folder in left_overs(paths)? {
-        let marked = folder.join(TARGET).exists();
-        if !marked {
-            remove_unfinished_marks(&folder);
-        }
-        let removed = if marked { std::fs::remove_dir_all(&folder) } else { std::fs::remove_dir(&folder) };
-        if marked {
-            removed.map_err(|source| OpenError::Io { step: "remove", path: folder, source })?;
-        }
+        let removed = std::fs::remove_dir_all(&folder);
+        removed.map_err(|source| OpenError::Io { step: "remove", path: folder, source })?;
     }
     Ok(())
-}
-
-/// Killed while the folder was being marked: the mark's temporary file is all that is in it.
-fn remove_unfinished_marks(folder: &Path) {
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let name = name.as_encoded_bytes();
-        if name.starts_with(b".target.") && name.ends_with(b".tmp") {
-            // What cannot be removed keeps the folder; the next run tries again.
-            drop(std::fs::remove_file(entry.path()));
-        }
-    }
 }
 
 /// Gives a store its name whose making was stopped after its witness was written.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use unibus_keyfile::digest::sha256;
 use unibus_keyfile::durable::LockFile;
 use unibus_keyfile::error::ErrorClass;
 use unibus_keyfile::id::Epoch;
@@ -9,9 +10,9 @@ use unibus_keyfile::keyring::CarriedOver;
 use unibus_keyfile::secret::StateKey;
 use unibus_store::error::StoreError;
 use unibus_store::sqlcipher::{NewStore, OpenError, Supersede};
-use unibus_store::store::Store;
+use unibus_store::store::{Actor, Store};
 
-use super::fixture::{Site, Tree, names, overwrite, put_back, records, tree};
+use super::fixture::{Site, Tree, at, names, overwrite, put_back, records, tree, user};
 
 fn state_key() -> StateKey {
     StateKey::init_with(|key| key.fill(7))
@@ -33,6 +34,18 @@ fn equal_records_under_a_carried_state_key_have_an_equal_digest_in_another_linea
     });
     assert_eq!(positions[0].digest, positions[1].digest);
     assert_ne!(positions[0].lineage, positions[1].lineage);
+}
+
+#[tokio::test]
+async fn the_database_and_its_log_are_for_their_owner_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let site = Site::with_store(10);
+    let store = site.open().unwrap();
+    store.revoke_user(Actor::Operator, user(3).sign_pub, at(1)).await.unwrap();
+    for name in ["control.db", "control.db-wal", "control.db-shm", "control.db.lock"] {
+        let mode = std::fs::metadata(site.data.join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
 }
 
 #[test]
@@ -108,12 +121,17 @@ fn a_store_that_is_being_made_is_locked() {
     assert_eq!(site.open().unwrap_err().class(), ErrorClass::Locked);
 }
 
-/// The folder of an unfinished store, as [`NewStore`] names what is in it.
-fn unfinished(site: &Site) -> PathBuf {
-    site.data.join(".unibus-new-0123456789abcdef")
+/// The folder of an unfinished store for `database`, as [`NewStore`] names it and what is in it.
+fn unfinished_for(site: &Site, database: &str) -> PathBuf {
+    let [a, b, c, d, ..] = sha256(&[database.as_bytes()]);
+    site.data.join(format!(".unibus-new-{a:02x}{b:02x}{c:02x}{d:02x}-0123456789abcdef"))
 }
 
-/// A site, stopped in the making of its store after so many of the steps: folder, mark, database, keyring, complete,
+fn unfinished(site: &Site) -> PathBuf {
+    unfinished_for(site, "control.db")
+}
+
+/// A site, stopped in the making of its store after so many of the steps: folder, part of a file, database, keyring, complete,
 /// witness, keyring in place, database in place.
 fn stopped_after(steps: usize) -> (Site, Tree) {
     let site = Site::with_store(30);
@@ -127,7 +145,7 @@ fn stopped_after(steps: usize) -> (Site, Tree) {
     let folder = unfinished(&site);
     let done: [&dyn Fn(); 8] = [
         &|| std::fs::create_dir(&folder).unwrap(),
-        &|| overwrite(&folder.join("target"), b"control.db"),
+        &|| overwrite(&folder.join(".control.db.0123.tmp"), b""),
         &|| overwrite(&folder.join("control.db"), &database),
         &|| overwrite(&folder.join("control.db.keyring"), &keyring),
         &|| overwrite(&folder.join("complete"), b""),
@@ -179,11 +197,12 @@ fn a_creation_killed_after_its_witness_is_finished_by_the_next_opening() {
 #[test]
 fn the_folder_of_another_store_in_the_making_is_left_alone() {
     let (site, _) = stopped_after(6);
-    overwrite(&unfinished(&site).join("target"), b"another.db");
+    let other = unfinished_for(&site, "another.db");
+    std::fs::rename(unfinished(&site), &other).unwrap();
     put_back(&site.state, &Tree::new());
-    let before = tree(&unfinished(&site));
+    let before = tree(&other);
     site.create(&records(3));
-    assert!(before == tree(&unfinished(&site)));
+    assert!(before == tree(&other));
 }
 
 #[test]

@@ -22,8 +22,8 @@ pub(crate) enum Failure {
     Document { origin: String, source: DocumentError },
     #[error("{origin} is refused")]
     Witness { origin: String, source: WitnessError },
-    #[error("{0}")]
-    NotConfirmed(&'static str),
+    #[error("not confirmed; nothing was changed")]
+    NotConfirmed,
     #[error("the nodeset lists no node `{0}`")]
     NoSuchNode(NodeName),
     #[error("the name `{0}` {1}")]
@@ -62,7 +62,7 @@ impl Failure {
             Self::KeyText(source) => source.code(),
             Self::Document { source, .. } => source.code(),
             Self::Witness { source, .. } => source.code(),
-            Self::NotConfirmed(_) => "UB-K060",
+            Self::NotConfirmed => "UB-K060",
             Self::NoSuchNode(_) | Self::Name(..) => "UB-K061",
             Self::Passphrase(_) => "UB-K062",
             Self::UnknownFile(_) => "UB-K063",
@@ -79,7 +79,7 @@ impl Failure {
             Self::KeyText(source) => source.hint(),
             Self::Document { source, .. } => source.hint(),
             Self::Witness { source, .. } => source.hint(),
-            Self::NotConfirmed(_) => "compare what is shown above, then run it again with --yes".into(),
+            Self::NotConfirmed => "compare what is shown above, then run it again and say yes".into(),
             Self::NoSuchNode(_) => "`unibus-key inspect NODESET` lists the nodes".into(),
             Self::Name(..) => "choose another name".into(),
             Self::Passphrase(_) => {

@@ -68,20 +68,13 @@ pub(crate) fn say(text: &str) {
     drop(writeln!(std::io::stderr().lock(), "{text}"));
 }
 
-/// Asks at the terminal, unless `yes`. Without a terminal nobody can say yes.
+/// Asks at the terminal, unless `yes`. A script has nobody to ask: what it was told to do is its answer.
 pub(crate) fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
-    if yes {
+    if yes || !std::io::stdin().is_terminal() {
         return Ok(());
-    }
-    if !std::io::stdin().is_terminal() {
-        return Err(Failure::NotConfirmed("not confirmed, and there is no terminal to ask at"));
     }
     drop(write!(std::io::stderr().lock(), "{question} [y/N] "));
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).map_err(Failure::Output)?;
-    if matches!(line.trim(), "y" | "Y" | "yes") {
-        Ok(())
-    } else {
-        Err(Failure::NotConfirmed("not confirmed; nothing was changed"))
-    }
+    if matches!(line.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err(Failure::NotConfirmed) }
 }
