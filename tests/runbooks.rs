@@ -116,6 +116,25 @@ procedures! {
 }
 
 #[test]
+fn every_link_of_a_document_leads_somewhere() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut documents: Vec<_> = [top.to_path_buf(), top.join("runbooks")]
+        .iter()
+        .flat_map(|folder| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+        .collect();
+    documents.sort();
+    assert!(documents.len() > 10, "{documents:?}");
+    for document in documents {
+        let text = fs::read_to_string(&document).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()) {
+            let target = document.parent().unwrap().join(link);
+            assert!(link.contains("://") || target.exists(), "{}: {link} is not there", document.display());
+        }
+    }
+}
+
+#[test]
 fn three_dots_stand_for_anything() {
     assert!(matches("state: proven", "state: proven"));
     assert!(matches("cluster ... of ...", "cluster ubc1xyz of host1"));
