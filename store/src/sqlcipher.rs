@@ -11,6 +11,7 @@ mod create;
 mod error;
 mod fault;
 mod meta;
+mod migration;
 mod nonce;
 mod open;
 mod opening;
@@ -48,6 +49,7 @@ use self::{
     paths::{OpenHere, Paths},
     proof::{Expected, Proof},
     readers::Readers,
+    schema::Schema,
     view::Rows,
     writer::{Parts, Shared, Unit, Writer, lock},
 };
@@ -94,6 +96,7 @@ pub struct SqlcipherStore {
     paths: Paths,
     node_key: Option<Fingerprint>,
     cipher: String,
+    schema: Schema,
     last_proof: Mutex<LastProof>,
     opened: Instant,
     opened_at: UnixTime,
@@ -157,6 +160,16 @@ impl SqlcipherStore {
         if meta::read(&connection).map_err(failed)? != Some(proof.meta) {
             return Err(OpenError::Forked { path: paths.database.clone(), at: proof.meta.sequence });
         }
+        let held_against = Expected {
+            path: &paths.database,
+            wal: &paths.wal,
+            cluster: proof.meta.cluster,
+            lineage: proof.meta.lineage,
+            epoch: proof.meta.epoch,
+            state_key: secrets.state_key(),
+            schema: options.schema,
+        };
+        migration::run(&connection, key.expose_to_sqlcipher(), &held_against, &proof)?;
         let sealer = opening::sealer(own)?;
         opening::remove_half_witnesses(&options.state_dir);
         let witness = opening::witness_of(&documents, &proof.meta, options.now);
@@ -178,6 +191,7 @@ impl SqlcipherStore {
             hasher: StateHasher::new(secrets.state_key()),
             node_key: own.fingerprints().first().copied(),
             cipher,
+            schema: options.schema,
             last_proof: Mutex::new(last_proof),
             opened: Instant::now(),
             opened_at: options.now,
@@ -211,6 +225,7 @@ impl SqlcipherStore {
             hasher: StateHasher::new(secrets.state_key()),
             node_key: options.keys.node().and_then(|own| own.fingerprints().first().copied()),
             cipher,
+            schema: options.schema,
             last_proof: Mutex::new(last_proof),
             opened: Instant::now(),
             opened_at: options.now,
@@ -300,6 +315,7 @@ impl SqlcipherStore {
             lineage: *self.documents.keyring.lineage(),
             epoch: self.secrets.primary().0,
             state_key: self.secrets.state_key(),
+            schema: self.schema,
         }
     }
 

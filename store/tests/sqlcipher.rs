@@ -5,6 +5,7 @@ mod sqlcipher {
     mod crash;
     mod creation;
     pub(crate) mod fixture;
+    mod golden;
     mod insider;
     mod opening;
     mod rollback;

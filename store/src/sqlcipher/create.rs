@@ -21,8 +21,9 @@ use super::opening::{self, Documents};
 use super::options::{Keys, OpenOptions};
 use super::paths::{self, Paths};
 use super::proof::Expected;
+use super::query;
+use super::schema::Schema;
 use super::view::database;
-use super::{query, schema};
 use crate::domain::{ImportOrder, NonceFloor};
 use crate::error::StoreError;
 use crate::record::{RecordBytes, Timestamp};
@@ -46,7 +47,7 @@ pub enum Supersede {
 /// How a store is made.
 #[derive(Debug)]
 pub struct CreateOptions {
-    open: OpenOptions,
+    pub(super) open: OpenOptions,
     own: Arc<NodeKeyFile>,
     carried: Option<CarriedOver>,
     supersede: Supersede,
@@ -179,9 +180,10 @@ impl NewStore {
             nonce_floor: options.nonce_floor.map_or(NonceFloor::NONE, NonceFloor::at),
         };
         let key = derive::database_key(epoch_key, documents.keyring.cluster());
-        let connection = build(&building.database, key.expose_to_sqlcipher()).map_err(|error| {
-            OpenError::Sqlite { step: "make", path: building.database.clone(), source: error.into() }
-        })?;
+        let connection =
+            build(&building.database, key.expose_to_sqlcipher(), options.open.schema).map_err(|error| {
+                OpenError::Sqlite { step: "make", path: building.database.clone(), source: error.into() }
+            })?;
         let hasher = StateHasher::new(secrets.state_key());
         let (order, census) = (ImportOrder::default(), Census::default());
         Ok(Self {
@@ -238,7 +240,7 @@ impl NewStore {
             path: building.database.clone(),
             source: error.into(),
         })?;
-        read_back(&building, &secrets, &meta, &census)?;
+        read_back(&building, &secrets, (&meta, &census), options.open.schema)?;
         complete(&building, &documents.keyring)?;
         set_witness_aside(&options.open.state_dir, documents.witness.as_ref())?;
         let witness = opening::witness_of(&documents, &meta, options.open.now);
@@ -296,9 +298,9 @@ fn put(path: &Path, bytes: &[u8], mode: u32, document: &'static str) -> Result<(
     durable::create_new(path, bytes, mode).map_err(|source| OpenError::Document { document, source })
 }
 
-fn build(database: &Path, key: &[u8; 32]) -> Result<Connection, rusqlite::Error> {
+fn build(database: &Path, key: &[u8; 32], schema: Schema) -> Result<Connection, rusqlite::Error> {
     let connection = open::connect(database, key, Access::Build, CacheKib::IMPORTING)?;
-    schema::create(&connection)?;
+    schema.create(&connection)?;
     connection.execute_batch("BEGIN")?;
     Ok(connection)
 }
@@ -311,7 +313,12 @@ fn close(connection: Connection, meta: &Meta) -> Result<(), rusqlite::Error> {
 }
 
 /// Reads back what was written as any opening does, and compares.
-fn read_back(building: &Building, secrets: &Secrets, meta: &Meta, census: &Census) -> Result<(), OpenError> {
+fn read_back(
+    building: &Building,
+    secrets: &Secrets,
+    (meta, census): (&Meta, &Census),
+    schema: Schema,
+) -> Result<(), OpenError> {
     let path = &building.database;
     let synced = std::fs::File::open(path).and_then(|file| file.sync_all());
     synced.map_err(|source| OpenError::Io { step: "sync", path: path.clone(), source })?;
@@ -325,6 +332,7 @@ fn read_back(building: &Building, secrets: &Secrets, meta: &Meta, census: &Censu
         lineage: meta.lineage,
         epoch: meta.epoch,
         state_key: secrets.state_key(),
+        schema,
     };
     let key = derive::database_key(secrets.primary().1, &meta.cluster);
     let connection = open::connect(path, key.expose_to_sqlcipher(), Access::Proof, CacheKib::STREAMING)

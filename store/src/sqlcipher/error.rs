@@ -154,6 +154,26 @@ pub enum OpenError {
         /// The newest that this release reads.
         newest: i64,
     },
+    /// A schema version that this release can bring up to date, and cannot read as it is.
+    #[error("`{}` has schema version {found}; this release reads from version {oldest} on", path.display())]
+    SchemaOutdated {
+        /// The database.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+        /// The oldest that this release reads.
+        oldest: i64,
+    },
+    /// After the steps to a newer schema the records are not the same, or no longer sound. The steps were undone.
+    #[error("`{}` is not the same store after the step from schema version {from} to {to}", path.display())]
+    SchemaStep {
+        /// The database.
+        path: PathBuf,
+        /// Its version.
+        from: i64,
+        /// The version it was to get.
+        to: i64,
+    },
     /// Tables, indexes, triggers or views are not those of the version.
     #[error("the tables of `{}` are not those of its schema version", path.display())]
     Schema {
@@ -331,11 +351,11 @@ impl OpenError {
             | Self::Forked { .. }
             | Self::DocumentForked { .. } => ErrorClass::Tampered,
             Self::OtherStore { .. } => ErrorClass::WrongKey,
-            Self::SchemaVersion { .. } => ErrorClass::Unsupported,
+            Self::SchemaVersion { .. } | Self::SchemaOutdated { .. } => ErrorClass::Unsupported,
             Self::RolledBack { .. } | Self::OtherLineage { .. } | Self::DocumentRolledBack { .. } => {
                 ErrorClass::RolledBack
             }
-            Self::NoWitness { .. } | Self::ReadBack => ErrorClass::NotProven,
+            Self::NoWitness { .. } | Self::ReadBack | Self::SchemaStep { .. } => ErrorClass::NotProven,
             Self::Exists { .. } | Self::WitnessExpects { .. } => ErrorClass::Conflict,
             Self::NotAFile { .. } | Self::Duplicate { .. } | Self::Misuse(_) => ErrorClass::Misuse,
             Self::Io { .. } => ErrorClass::Io,
@@ -363,7 +383,7 @@ impl OpenError {
             Self::FirstPage { .. } | Self::Pages { .. } => "UB-S108",
             Self::Structure { .. } | Self::Record { .. } | Self::Schema { .. } => "UB-S109",
             Self::Application { .. } | Self::OtherStore { .. } => "UB-S110",
-            Self::SchemaVersion { .. } => "UB-S111",
+            Self::SchemaVersion { .. } | Self::SchemaOutdated { .. } => "UB-S111",
             Self::Digest { .. } => "UB-S112",
             Self::RolledBack { .. } => "UB-S113",
             Self::Forked { .. } | Self::DocumentForked { .. } => "UB-S114",
@@ -372,7 +392,7 @@ impl OpenError {
             Self::NoWitness { .. } => "UB-S117",
             Self::Exists { .. } => "UB-S118",
             Self::WitnessExpects { .. } => "UB-S119",
-            Self::NotEncrypted { .. } | Self::ReadBack => "UB-S120",
+            Self::NotEncrypted { .. } | Self::ReadBack | Self::SchemaStep { .. } => "UB-S120",
             Self::Duplicate { .. } | Self::Misuse(_) => "UB-S121",
             Self::Io { .. } | Self::Sqlite { .. } => "UB-S122",
         }
@@ -405,6 +425,7 @@ impl OpenError {
                 "somebody changed the files: keep them for examination, and restore a snapshot"
             }
             Self::OtherStore { .. } => "put database and keyring of the same store together",
+            Self::SchemaOutdated { .. } => "start `membershipd` on it once: that brings it up to date",
             Self::SchemaVersion { .. } => "use the release that wrote it, or a newer one",
             Self::RolledBack { .. } | Self::OtherLineage { .. } | Self::DocumentRolledBack { .. } => {
                 "bring the newest files back; to go on with older ones, restore a snapshot with the operator's leave"

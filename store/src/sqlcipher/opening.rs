@@ -17,6 +17,7 @@ use unibus_keyfile::witness::{Witness, WitnessSealer};
 use super::create;
 use super::error::OpenError;
 use super::meta::Meta;
+use super::migration;
 use super::open::{self, Access, CacheKib};
 use super::options::{Mode, OpenOptions};
 use super::paths::{self, NoNewWal, OpenHere, Paths};
@@ -65,6 +66,7 @@ pub(super) fn open(options: &OpenOptions) -> Result<Opened, OpenError> {
     }
     let mut opened = prove(paths, documents, options, lock)?;
     against_witness(&opened, options)?;
+    migration::is_readable(&opened, options)?;
     if let (Mode::ReadWrite, Some(own)) = (options.mode, options.keys.node()) {
         rewrap(&mut opened, own)?;
     }
@@ -162,6 +164,7 @@ fn prove(
         lineage: *documents.keyring.lineage(),
         epoch,
         state_key: secrets.state_key(),
+        schema: options.schema,
     };
     let access = if lock.is_some() { Access::Proof } else { Access::Reader };
     let open_here = OpenHere::new(identity);

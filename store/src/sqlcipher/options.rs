@@ -10,6 +10,8 @@ use unibus_keyfile::node_key::NodeKeyFile;
 use unibus_keyfile::nodeset::Nodeset;
 use unibus_keyfile::operator_key::{ExtraRecoveryKey, OperatorKey};
 
+use super::schema::Schema;
+
 /// With which key a store is opened.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -66,6 +68,8 @@ pub struct OpenOptions {
     pub(super) keys: Keys,
     pub(super) mode: Mode,
     pub(super) now: UnixTime,
+    /// Another than that of this release in tests only.
+    pub(super) schema: Schema,
 }
 
 impl OpenOptions {
@@ -78,7 +82,15 @@ impl OpenOptions {
             _ => Path::new("."),
         };
         let (nodeset, state_dir) = (folder.join("nodeset"), folder.join("state"));
-        Self { database: database.into(), nodeset, state_dir, keys, mode: Mode::ReadWrite, now }
+        Self {
+            database: database.into(),
+            nodeset,
+            state_dir,
+            keys,
+            mode: Mode::ReadWrite,
+            now,
+            schema: Schema::CURRENT,
+        }
     }
 
     /// Takes the nodeset from another file.

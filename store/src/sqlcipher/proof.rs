@@ -12,7 +12,8 @@ use super::error::OpenError;
 use super::fault::{Fault, SqliteError};
 use super::meta::{self, Meta};
 use super::query::{self, RowError, RowFault};
-use super::{nonce, schema, wal};
+use super::schema::{self, Schema};
+use super::{nonce, wal};
 use crate::domain::Scan;
 use crate::record::{Kind, Record, RecordBytes};
 use crate::store::Census;
@@ -28,6 +29,7 @@ pub(super) struct Expected<'a> {
     pub(super) lineage: Lineage,
     pub(super) epoch: Epoch,
     pub(super) state_key: &'a StateKey,
+    pub(super) schema: Schema,
 }
 
 /// What was proven.
@@ -35,6 +37,8 @@ pub(super) struct Expected<'a> {
 pub(super) struct Proof {
     pub(super) meta: Meta,
     pub(super) census: Census,
+    /// Version of the schema.
+    pub(super) version: i64,
 }
 
 impl Expected<'_> {
@@ -55,10 +59,11 @@ impl Expected<'_> {
             .map_err(|error| self.sqlite("read", error))?;
         // Before anything more is read: a page that fails spoils the connection, and no page could be named then.
         self.pages(transaction)?;
-        self.header(transaction)?;
-        self.structure(transaction)?;
+        let version = self.header(transaction)?;
+        self.structure(transaction, version)?;
         let meta = self.meta(transaction)?;
-        self.contents(transaction, meta)
+        let census = self.contents(transaction, &meta)?;
+        Ok(Proof { meta, census, version })
     }
 
     pub(super) fn is_encrypted(&self, connection: &Connection) -> Result<(), OpenError> {
@@ -101,7 +106,7 @@ impl Expected<'_> {
         Ok(bad)
     }
 
-    fn header(&self, connection: &Connection) -> Result<(), OpenError> {
+    fn header(&self, connection: &Connection) -> Result<i64, OpenError> {
         let number = |pragma: &str| -> Result<i64, OpenError> {
             connection
                 .query_row(&format!("PRAGMA {pragma}"), [], |row| row.get(0))
@@ -112,21 +117,21 @@ impl Expected<'_> {
             return Err(OpenError::Application { path: self.path.into(), found });
         }
         let found = number("user_version")?;
-        if found < 1 || found > schema::SCHEMA_VERSION {
-            let newest = schema::SCHEMA_VERSION;
+        let newest = self.schema.newest();
+        if found < 1 || found > newest {
             return Err(OpenError::SchemaVersion { path: self.path.into(), found, newest });
         }
-        Ok(())
+        Ok(found)
     }
 
-    fn structure(&self, connection: &Connection) -> Result<(), OpenError> {
+    fn structure(&self, connection: &Connection, version: i64) -> Result<(), OpenError> {
         let first: String = connection
             .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
             .map_err(|error| self.sqlite("check", error))?;
         if first != "ok" {
             return Err(OpenError::Structure { path: self.path.into(), detail: first });
         }
-        match schema::is_exact(connection) {
+        match self.schema.is_exact(connection, version) {
             Ok(true) => Ok(()),
             Ok(false) => Err(OpenError::Schema { path: self.path.into() }),
             Err(error) => Err(self.sqlite("read", error)),
@@ -149,7 +154,7 @@ impl Expected<'_> {
         Ok(meta)
     }
 
-    fn contents(&self, connection: &Connection, meta: Meta) -> Result<Proof, OpenError> {
+    fn contents(&self, connection: &Connection, meta: &Meta) -> Result<Census, OpenError> {
         let hasher = StateHasher::new(self.state_key);
         let mut digest = StateDigest::EMPTY;
         let mut census = Census::default();
@@ -171,7 +176,7 @@ impl Expected<'_> {
         if digest != meta.nonce_digest {
             return Err(OpenError::Digest { path: self.path.into(), what: "nonce digest" });
         }
-        Ok(Proof { meta, census })
+        Ok(census)
     }
 
     fn row(&self, fault: RowFault) -> OpenError {

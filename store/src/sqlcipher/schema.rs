@@ -1,15 +1,23 @@
 //! Tables, their version, and the row that says which store this is.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, Transaction};
 
 /// `application_id` in the header of the database: `UBS1` (SPEC store, section 5.2).
 pub(super) const APPLICATION_ID: i64 = 0x5542_5331;
 
-/// `user_version`: the schema this code writes and the newest it reads (SPEC store, section 5.2).
-pub(super) const SCHEMA_VERSION: i64 = 1;
+/// The versions of the schema. `user_version` counts the steps that a database has taken (SPEC store, section 5.9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Schema {
+    /// Statements, by position: step `n`, counted from 1, turns version `n - 1` into `n`.
+    pub(super) steps: &'static [&'static str],
+    /// The oldest version that the queries can read.
+    pub(super) read_from: i64,
+}
 
-/// Statements that lead from version `n` to `n + 1`, by position. A released entry is never edited.
-const STEPS: &[&str] = &[VERSION_1];
+impl Schema {
+    /// That of this release. A released step is never edited.
+    pub(super) const CURRENT: Self = Self { steps: &[VERSION_1], read_from: 1 };
+}
 
 /// `WITHOUT ROWID`, so that a table is one tree in the order of its primary key, which is the canonical order of
 /// records. `STRICT`, so that a column holds what it says. The text stands in the database and is compared with it
@@ -61,31 +69,47 @@ CREATE TABLE nonces (
 CREATE INDEX nonces_by_expiry ON nonces (expires_at);
 ";
 
-/// Makes all tables in an empty database and marks it as ours.
-pub(super) fn create(connection: &Connection) -> Result<(), rusqlite::Error> {
-    for step in STEPS {
-        connection.execute_batch(step)?;
+impl Schema {
+    /// The version that is written, and the newest that is read.
+    pub(super) fn newest(&self) -> i64 {
+        i64::try_from(self.steps.len()).unwrap_or(i64::MAX)
     }
-    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
-    connection.pragma_update(None, "user_version", SCHEMA_VERSION)
+
+    /// Makes all tables in an empty database and marks it as ours.
+    pub(super) fn create(&self, connection: &Connection) -> Result<(), rusqlite::Error> {
+        self.steps_after(0).try_for_each(|step| connection.execute_batch(step))?;
+        connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+        connection.pragma_update(None, "user_version", self.newest())
+    }
+
+    /// Takes the steps after `version`, and counts them.
+    pub(super) fn advance(&self, transaction: &Transaction<'_>, version: i64) -> Result<(), rusqlite::Error> {
+        self.steps_after(version).try_for_each(|step| transaction.execute_batch(step))?;
+        transaction.pragma_update(None, "user_version", self.newest())
+    }
+
+    fn steps_after(&self, version: i64) -> impl Iterator<Item = &'static str> {
+        self.steps.iter().skip(usize::try_from(version).unwrap_or_default()).copied()
+    }
+
+    /// Whether tables and indexes are word for word those that the steps up to `version` give, and nothing else (no
+    /// trigger, no view) is there.
+    pub(super) fn is_exact(&self, connection: &Connection, version: i64) -> Result<bool, rusqlite::Error> {
+        let wanted = Connection::open_in_memory()?;
+        let taken = usize::try_from(version).unwrap_or_default();
+        self.steps.iter().take(taken).try_for_each(|step| wanted.execute_batch(step))?;
+        Ok(texts(connection)? == texts(&wanted)?)
+    }
 }
 
-/// Whether tables and indexes are word for word those of [`SCHEMA_VERSION`], and nothing else (no trigger, no view)
-/// is there.
-pub(super) fn is_exact(connection: &Connection) -> Result<bool, rusqlite::Error> {
+/// The statements that a database keeps of its schema, sorted.
+fn texts(connection: &Connection) -> Result<Vec<String>, rusqlite::Error> {
     let mut statement = connection.prepare(
         "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite!_stat%' ESCAPE '!'",
     )?;
     let mut found = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
-    let mut wanted: Vec<String> = STEPS
-        .iter()
-        .flat_map(|step| step.split(';'))
-        .map(|s| s.trim().to_owned())
-        .filter(|s| !s.is_empty())
-        .collect();
     found.sort_unstable();
-    wanted.sort_unstable();
-    Ok(found == wanted)
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -95,12 +119,12 @@ mod tests {
     #[test]
     fn the_schema_is_the_one_in_the_specification() {
         let spec = include_str!("../../SPEC.md");
-        for step in STEPS {
+        for step in Schema::CURRENT.steps {
             assert!(spec.contains(&format!("```sql\n{step}```")));
         }
         let id: String =
             APPLICATION_ID.to_be_bytes().iter().skip(4).map(|byte| format!("{byte:02x}")).collect();
         assert!(spec.contains(&format!("`application_id` | `0x{id}`")));
-        assert!(spec.contains(&format!("`user_version` | `{SCHEMA_VERSION}`")));
+        assert!(spec.contains(&format!("`user_version` | `{}`", Schema::CURRENT.newest())));
     }
 }

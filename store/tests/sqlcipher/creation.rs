@@ -198,6 +198,7 @@ fn a_creation_killed_after_its_witness_is_finished_by_the_next_opening() {
 fn the_folder_of_another_store_in_the_making_is_left_alone() {
     let (site, _) = stopped_after(6);
     let other = unfinished_for(&site, "another.db");
+    #[expect(clippy::disallowed_methods, reason = "a test moves what another process would have made")]
     std::fs::rename(unfinished(&site), &other).unwrap();
     put_back(&site.state, &Tree::new());
     let before = tree(&other);
