@@ -2,7 +2,7 @@
 //! said plainly.
 
 use std::fs;
-use unibus_tests::{Host, Program};
+use unibus_tests::{Daemon, Host, Program};
 
 /// A new key for the same node name, approved by the operator into the nodeset.
 fn enrol_anew(host: &Host) {
@@ -122,8 +122,31 @@ fn a_drill_proves_the_operator_key_and_the_posture_says_when() {
     assert!(drill(&host, stranger.path("keys/operator.key")).code > 0);
     drill(&host, host.path("keys/operator.key")).ok();
     let daemon = host.serve();
-    let posture = daemon.posture();
-    assert!(posture["at_rest_detail"]["recovery"]["last_drill"].is_string(), "{posture}");
+    let last_drill = |daemon: &Daemon| daemon.posture()["at_rest_detail"]["recovery"]["last_drill"].clone();
+    assert!(last_drill(&daemon).is_string());
+    assert_eq!(daemon.stop(), Some(0));
+}
+
+#[test]
+fn a_drill_while_the_daemon_serves_is_in_its_posture_and_outlives_it() {
+    let host = Host::with_sample(20, 2);
+    host.snapshot("a.snapshot").run().ok();
+    let other = Host::with_sample(5, 1);
+    other.snapshot("b.snapshot").run().ok();
+    let drill = |snapshot, operator| {
+        let drill = host.migrate_without_key(["drill"]).option("--in", snapshot);
+        drill.option("--operator", operator).option("--state-dir", host.path("state")).run()
+    };
+    let daemon = host.serve();
+    let last_drill = |daemon: &Daemon| daemon.posture()["at_rest_detail"]["recovery"]["last_drill"].clone();
+    drill(other.path("b.snapshot"), other.path("keys/operator.key")).exits(3);
+    assert!(last_drill(&daemon).is_null(), "a drill of another cluster proves nothing here");
+    drill(host.path("a.snapshot"), host.path("keys/operator.key")).ok();
+    let at = last_drill(&daemon);
+    assert!(at.is_string());
+    assert_eq!(daemon.stop(), Some(0));
+    let daemon = host.serve();
+    assert_eq!(last_drill(&daemon), at);
     assert_eq!(daemon.stop(), Some(0));
 }
 

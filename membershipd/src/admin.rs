@@ -25,6 +25,8 @@ use crate::{error::DaemonError, http::limits::LocalOnly};
 
 /// Path that measures the posture now.
 pub const SELFCHECK: &str = "/selfcheck";
+/// Path that remembers a drilled recovery; `unibus-migrate drill` calls it.
+pub const DRILL: &str = "/drill";
 /// Bytes of an answer at most; room for a million users.
 const MAX_ANSWER_BYTES: usize = 512 * 1024 * 1024;
 

@@ -1,11 +1,13 @@
 //! `drill`: proves that the operator key opens a snapshot, and records when.
 
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::json;
 use unibus_keyfile::durable::Sync;
-use unibus_keyfile::id::UnixTime;
+use unibus_keyfile::id::{ClusterId, UnixTime};
 use unibus_keyfile::node_key::NodeKeyFile;
 use unibus_keyfile::witness::{Witness, WitnessSealer};
 use unibus_store::archive::Recipient;
@@ -31,7 +33,7 @@ pub fn run(args: &DrillArgs, output: Output) -> Result<Answer, MigrateError> {
     let unlocked = verified.unlock(&Recipient::Recovery(&operator)).map_err(fail)?;
     let census = open_all(output, &args.input, &mut snapshot, &unlocked)?;
     let at = clock::now();
-    let recorded = record.map(|record| record.write(at)).transpose()?.is_some();
+    let recorded = record.map(|record| record.write(&operator.cluster_id(), at)).transpose()?.is_some();
     let header = verified.header();
     let object = json!({
         "command": "drill", "in": args.input.display().to_string(), "opened": true,
@@ -40,8 +42,11 @@ pub fn run(args: &DrillArgs, output: Output) -> Result<Answer, MigrateError> {
         "entries": crate::status::entries(&census), "records": census.total(),
         "drilled_at": at.to_string(), "recorded": recorded,
     });
-    let how =
-        if recorded { "in the witness" } else { "nowhere: give the node's key and --state-dir to record it" };
+    let how = if recorded {
+        "the posture shows it"
+    } else {
+        "nowhere: give the node's key and --state-dir to record it"
+    };
     let lines = vec![
         row("drilled", format!("{} opens with the operator key", args.input.display())),
         row("records", format!("{}, digest equal", census.total())),
@@ -54,31 +59,67 @@ pub fn run(args: &DrillArgs, output: Output) -> Result<Answer, MigrateError> {
 }
 
 /// Where the date goes.
-struct Recording<'a> {
-    state_dir: &'a Path,
-    own: NodeKeyFile,
-    witness: Witness,
+enum Recording<'a> {
+    /// To the daemon that serves the store: the witness is its own while it runs.
+    Daemon { state_dir: &'a Path },
+    /// Into the witness.
+    Witness { state_dir: &'a Path, own: NodeKeyFile, witness: Box<Witness> },
 }
 
 impl<'a> Recording<'a> {
-    /// Before the drill, so that nobody drills in vain: the key, the witness, and that no daemon holds it.
+    /// Before the drill, so that nobody drills in vain: the daemon, or else the key and the witness.
     fn prepare(args: &'a DrillArgs) -> Result<Option<Self>, MigrateError> {
         let Some(state_dir) = args.state_dir.as_deref() else { return Ok(None) };
-        let own = keys::node(&args.node)?;
-        if UnixStream::connect(state_dir.join("admin.sock")).is_ok() {
-            return Err(MigrateError::Serving { state_dir: state_dir.to_owned() });
+        if UnixStream::connect(socket(state_dir)).is_ok() {
+            return Ok(Some(Self::Daemon { state_dir }));
         }
+        let own = keys::node(&args.node)?;
         let witness = Witness::load(state_dir, &own)
             .map_err(|source| MigrateError::Witness { folder: state_dir.to_owned(), source })?
             .ok_or_else(|| MigrateError::NoWitness { state_dir: state_dir.to_owned() })?;
-        Ok(Some(Self { state_dir, own, witness }))
+        Ok(Some(Self::Witness { state_dir, own, witness: Box::new(witness) }))
     }
 
-    fn write(mut self, at: UnixTime) -> Result<(), MigrateError> {
-        let Some(current) = self.own.slots().first() else { return Ok(()) };
-        self.witness.last_drill = Some(at);
-        self.witness
-            .store(self.state_dir, &WitnessSealer::new(current), Sync::Disk)
-            .map_err(|source| MigrateError::Witness { folder: self.state_dir.to_owned(), source })
+    fn write(self, cluster: &ClusterId, at: UnixTime) -> Result<(), MigrateError> {
+        match self {
+            Self::Daemon { state_dir } => match tell_daemon(state_dir, cluster) {
+                Ok(204) => Ok(()),
+                Ok(status) => {
+                    let problem = format!("it answered with status {status}");
+                    Err(MigrateError::Serving { state_dir: state_dir.to_owned(), problem })
+                }
+                Err(error) => {
+                    let problem = error.to_string();
+                    Err(MigrateError::Serving { state_dir: state_dir.to_owned(), problem })
+                }
+            },
+            Self::Witness { state_dir, own, mut witness } => {
+                let Some(current) = own.slots().first() else { return Ok(()) };
+                witness.last_drill = Some(at);
+                let stored = witness.store(state_dir, &WitnessSealer::new(current), Sync::Disk);
+                stored.map_err(|source| MigrateError::Witness { folder: state_dir.to_owned(), source })
+            }
+        }
     }
+}
+
+fn socket(state_dir: &Path) -> PathBuf {
+    state_dir.join("admin.sock")
+}
+
+/// Tells the daemon over its admin socket; gives the status of its answer.
+fn tell_daemon(state_dir: &Path, cluster: &ClusterId) -> std::io::Result<u16> {
+    let body = json!({ "cluster": cluster.to_string() }).to_string();
+    let mut stream = UnixStream::connect(socket(state_dir))?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    write!(
+        stream,
+        "POST /drill HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+         connection: close\r\n\r\n{body}",
+        body.len()
+    )?;
+    let mut head = [0; 12];
+    stream.read_exact(&mut head)?;
+    let status = std::str::from_utf8(&head).ok().and_then(|text| text.strip_prefix("HTTP/1.1 "));
+    status.and_then(|text| text.parse().ok()).ok_or_else(|| std::io::Error::other("it does not speak HTTP"))
 }

@@ -187,11 +187,13 @@ pub enum MigrateError {
         /// What is wrong.
         source: DecodeError,
     },
-    /// A daemon holds the witness in its memory.
-    #[error("a daemon is running on the state folder `{}`", state_dir.display())]
+    /// The daemon that serves the store did not take the date of a drill.
+    #[error("the daemon on the state folder `{}` did not take the date: {problem}", state_dir.display())]
     Serving {
         /// The state folder.
         state_dir: PathBuf,
+        /// What happened.
+        problem: String,
     },
     /// There is no witness to write to.
     #[error("there is no witness in `{}`", state_dir.display())]
@@ -234,7 +236,7 @@ impl MigrateError {
             }
             Self::Archive { source, .. } => source.class(),
             Self::Record { .. } => ErrorClass::Unsupported,
-            Self::Serving { .. } => ErrorClass::Locked,
+            Self::Serving { .. } => ErrorClass::Unavailable,
             Self::NoWitness { .. } => ErrorClass::NotFound,
             Self::Exists { .. }
             | Self::NotEmpty { .. }
@@ -315,7 +317,7 @@ impl MigrateError {
                     .into()
             }
             Self::Record { .. } => "use the release that wrote it, or a newer one".into(),
-            Self::Serving { .. } => "stop it for the drill; or leave --state-dir out: that proves the same and records nothing".into(),
+            Self::Serving { .. } => "look at its log, and whether the snapshot is of its cluster; the drill itself went well and can be repeated".into(),
             Self::NoWitness { .. } => "check --state-dir: it is the state folder of the daemon".into(),
             Self::RevokedLine { .. } => "write one key a line; lines that begin with # are ignored".into(),
             _ => return None,

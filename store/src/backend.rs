@@ -65,6 +65,12 @@ pub trait Backend: Send + Sync + 'static {
     /// As `Store::verify`.
     fn verify_all(&self) -> Result<VerifyReport, StoreError>;
 
+    /// [`Store::record_drill`](crate::store::Store::record_drill).
+    ///
+    /// # Errors
+    /// As `Store::record_drill`.
+    fn note_drill(&self, at: Timestamp) -> Result<(), StoreError>;
+
     /// [`Store::posture`](crate::store::Store::posture).
     fn current_posture(&self) -> Posture;
 }

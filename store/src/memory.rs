@@ -42,6 +42,7 @@ struct State {
     nonces: BTreeMap<(SignPub, Nonce), Timestamp>,
     floor: NonceFloor,
     position: Position,
+    last_drill: Option<Timestamp>,
 }
 
 impl MemoryStore {
@@ -51,7 +52,7 @@ impl MemoryStore {
         let (sequence, digest) = (Sequence::default(), StateDigest::EMPTY);
         let position = Position { lineage: Lineage::random(), sequence, digest };
         let (records, nonces, floor) = (Arc::default(), BTreeMap::new(), NonceFloor::NONE);
-        let state = Mutex::new(State { records, nonces, floor, position });
+        let state = Mutex::new(State { records, nonces, floor, position, last_drill: None });
         Self { hasher: StateHasher::new(key), state }
     }
 
@@ -226,7 +227,15 @@ impl Backend for MemoryStore {
         domain::verify(&*state, &self.hasher, state.position)
     }
 
+    fn note_drill(&self, at: Timestamp) -> Result<(), StoreError> {
+        self.lock().last_drill = Some(at);
+        Ok(())
+    }
+
     fn current_posture(&self) -> Posture {
-        Posture::unproven("memory", self.lock().position)
+        let state = self.lock();
+        let mut posture = Posture::unproven("memory", state.position);
+        posture.last_drill = state.last_drill;
+        posture
     }
 }

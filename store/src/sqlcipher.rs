@@ -51,7 +51,7 @@ use self::{
     readers::Readers,
     schema::Schema,
     view::Rows,
-    writer::{Parts, Shared, Unit, Writer, lock},
+    writer::{Parts, Shared, Writer, lock},
 };
 use crate::{
     domain,
@@ -280,18 +280,6 @@ impl SqlcipherStore {
     #[must_use]
     pub fn witness(&self) -> Option<Witness> {
         self.shared.witness()
-    }
-
-    /// Records that a recovery was drilled. Blocks until it is written.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`] when opened for reading; [`StoreError::Poisoned`].
-    pub fn record_drill(&self, at: UnixTime) -> Result<(), StoreError> {
-        let answer = self.writer()?.submit_from_thread(move |unit: &mut Unit<'_>| {
-            unit.witness.last_drill = Some(at);
-            Ok(())
-        })?;
-        answer.recv().unwrap_or_else(|_| Err(self.gone()))
     }
 
     fn writer(&self) -> Result<&Writer, StoreError> {

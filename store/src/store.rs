@@ -209,6 +209,12 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError::Tampered`], [`StoreError::CorruptRecord`] and what else a backend can find.
     fn verify(&self) -> Result<VerifyReport, StoreError>;
 
+    /// Remembers when a recovery key was last proven to open a snapshot; [`Posture::last_drill`] says it.
+    ///
+    /// # Errors
+    /// What keeps the store from remembering.
+    fn record_drill(&self, at: Timestamp) -> Result<(), StoreError>;
+
     /// What was last proven about the store's protection. Cheap.
     fn posture(&self) -> Posture;
 }
@@ -340,6 +346,10 @@ impl<B: Backend> Store for B {
 
     fn verify(&self) -> Result<VerifyReport, StoreError> {
         self.verify_all()
+    }
+
+    fn record_drill(&self, at: Timestamp) -> Result<(), StoreError> {
+        self.note_drill(at)
     }
 
     fn posture(&self) -> Posture {

@@ -95,7 +95,8 @@ pub(crate) fn admin(app: Arc<App>) -> Router {
     let users = user_routes().route_layer(operator);
     let open = Router::new()
         .route(paths::HEALTHZ, get(health::healthz))
-        .route(crate::admin::SELFCHECK, post(health::selfcheck));
+        .route(crate::admin::SELFCHECK, post(health::selfcheck))
+        .route(crate::admin::DRILL, post(health::drilled));
     finish(open.merge(users), app)
 }
 

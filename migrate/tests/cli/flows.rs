@@ -133,14 +133,24 @@ fn a_drill_is_remembered_by_the_witness() {
         .json();
     let status = world.run("status --json sqlcipher:data/control.db").expect(0).json();
     assert_eq!(status["last_drill"], drilled["drilled_at"]);
-    // A daemon would write its own witness over it: it is asked to be stopped, before anything is opened.
+    // A daemon would write its own witness over it: it is told, and what it did not take is not claimed.
     let before = std::fs::read(world.path("data/state/witness")).unwrap();
     let daemon = std::os::unix::net::UnixListener::bind(world.path("data/state/admin.sock")).unwrap();
+    let deaf = std::thread::spawn(move || {
+        use std::io::{Read, Write};
+        // One connection to see whether somebody listens, one to tell.
+        drop(daemon.accept().unwrap());
+        let (mut told, _) = daemon.accept().unwrap();
+        let mut start = [0; 16];
+        told.read_exact(&mut start).unwrap();
+        told.write_all(b"HTTP/1.1 409 Conflict\r\n\r\n").unwrap();
+        start
+    });
     let refused =
-        world.run("drill --in s.snap --operator keys/operator.key --state-dir data/state").expect(5);
-    assert!(refused.stderr.contains("a daemon is running"), "{refused:?}");
+        world.run("drill --in s.snap --operator keys/operator.key --state-dir data/state").expect(3);
+    assert!(refused.stderr.contains("did not take the date"), "{refused:?}");
+    assert_eq!(&deaf.join().unwrap(), b"POST /drill HTTP");
     assert_eq!(std::fs::read(world.path("data/state/witness")).unwrap(), before);
-    drop(daemon);
     std::fs::remove_file(world.path("data/state/admin.sock")).unwrap();
     drop(world.serve());
 }

@@ -3,6 +3,7 @@
 use std::sync::mpsc;
 
 use unibus_keyfile::error::ErrorClass;
+use unibus_keyfile::id::UnixTime;
 
 use super::meta;
 use super::nonce;
@@ -103,6 +104,15 @@ impl Backend for SqlcipherStore {
             Err(error) => last.state = state_after(error, last.state),
         }
         result.map_err(StoreError::from)
+    }
+
+    fn note_drill(&self, at: Timestamp) -> Result<(), StoreError> {
+        let seconds = u64::try_from(at.micros().div_euclid(1_000_000)).unwrap_or_default();
+        let answer = self.writer()?.submit_from_thread(move |unit: &mut Unit<'_>| {
+            unit.witness.last_drill = Some(UnixTime::from_seconds(seconds));
+            Ok(())
+        })?;
+        answer.recv().unwrap_or_else(|_| Err(self.gone()))
     }
 
     fn current_posture(&self) -> Posture {

@@ -52,6 +52,10 @@ impl Backend for Broken {
         lost()
     }
 
+    fn note_drill(&self, _: Timestamp) -> Result<(), StoreError> {
+        lost()
+    }
+
     fn current_posture(&self) -> Posture {
         let (sequence, digest) = (Sequence(0), StateDigest::EMPTY);
         Posture::unproven("broken", Position { lineage: Lineage::from_bytes([0; 16]), sequence, digest })

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use unibus_keyfile::error::ErrorClass;
-use unibus_keyfile::id::UnixTime;
 use unibus_keyfile::operator_key::ExtraRecoveryKey;
 use unibus_store::error::StoreError;
 use unibus_store::sqlcipher::{Keys, Mode, OpenError, OpenOptions, SqlcipherStore};
@@ -132,7 +131,7 @@ async fn the_posture_says_what_was_measured() {
     assert!(posture.is_at_rest());
     assert_eq!((posture.recovery_recipients, posture.keyring_version), (1, Some(1)));
     assert_eq!(posture.proven_at, Some(at(0)));
-    store.record_drill(UnixTime::from_seconds(1_800_000_100)).unwrap();
+    store.record_drill(at(100)).unwrap();
     assert_eq!(store.posture().last_drill, Some(at(100)));
     drop(store);
     assert_eq!(site.open().unwrap().posture().last_drill, Some(at(100)));

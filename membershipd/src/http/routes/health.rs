@@ -6,9 +6,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, StatusCode, header::CACHE_CONTROL};
-use unibus_membership_api::health::{Health, HealthStatus};
+use serde::Deserialize;
+use unibus_membership_api::{
+    ProblemCode,
+    health::{Health, HealthStatus},
+};
 
-use super::super::router::App;
+use super::super::{error::ApiError, extract::Json, router::App};
 
 fn answer(health: Health) -> Response {
     let status = match health.status {
@@ -23,6 +27,29 @@ fn answer(health: Health) -> Response {
 /// What was last proven. Never measured for the one who asks: everybody may ask, as often as they like.
 pub(in crate::http) async fn healthz(State(app): State<Arc<App>>) -> Response {
     answer(app.posture.health())
+}
+
+/// What `unibus-migrate drill` says when a recovery key has opened a whole snapshot.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct Drilled {
+    /// Pin of the cluster whose snapshot it was.
+    cluster: String,
+}
+
+/// Remembers that the recovery was drilled now; on the admin socket only.
+pub(in crate::http) async fn drilled(
+    State(app): State<Arc<App>>,
+    Json(drilled): Json<Drilled>,
+) -> Result<StatusCode, ApiError> {
+    let ours = app.store.posture().cluster;
+    if ours.is_none_or(|cluster| cluster.to_string() != drilled.cluster) {
+        return Err(ApiError::with(ProblemCode::Conflict, "the snapshot is of another cluster"));
+    }
+    let (store, now) = (Arc::clone(&app.store), app.clock.now());
+    let noted = tokio::task::spawn_blocking(move || store.record_drill(now)).await;
+    noted.map_err(|_| ApiError::new(ProblemCode::Internal))??;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Measures now; on the admin socket only.
