@@ -197,7 +197,7 @@ impl DaemonError {
                 "put the database and its keyring back, or name another --store-dir for a new store".into()
             }
             Self::Blobs(error) => class_hint(error.class()).into(),
-            Self::Open(error) => error.hint().unwrap_or_else(|| class_hint(error.class())).into(),
+            Self::Open(error) => error.hint().unwrap_or_else(|| class_hint(error.class()).to_owned()),
             Self::Store(error) => class_hint(error.class()).into(),
         }
     }

@@ -354,7 +354,7 @@ pub struct DrillArgs {
     #[command(flatten)]
     pub node: NodeKeyArgs,
     /// Folder of the witness that is to remember the date
-    #[arg(long, value_name = "DIR", help_heading = "Keys")]
+    #[arg(long, value_name = "DIR", help_heading = "Keys", env = "UNIBUS_STATE_DIR")]
     pub state_dir: Option<PathBuf>,
     /// Output
     #[command(flatten)]

@@ -43,7 +43,7 @@ pub fn run(args: &DrillArgs, output: Output) -> Result<Answer, MigrateError> {
         "drilled_at": at.to_string(), "recorded": recorded,
     });
     let how = if recorded {
-        "the posture shows it"
+        "in the witness; the posture shows it"
     } else {
         "nowhere: give the node's key and --state-dir to record it"
     };

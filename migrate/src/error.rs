@@ -293,7 +293,7 @@ impl MigrateError {
             Self::Open(OpenError::Document { document: "nodeset", .. }) => {
                 "give --nodeset: the file that `unibus-key init` wrote beside the keys".into()
             }
-            Self::Open(source) => return source.hint().map(str::to_owned),
+            Self::Open(source) => return source.hint(),
             Self::Plaintext(source) => source.hint().to_owned(),
             Self::Io { .. } => "check the path, the room on the disk, and the rights of the user that runs this".into(),
             Self::Exists { .. } => "choose another name, or move the old file away; nothing is overwritten".into(),
@@ -318,6 +318,12 @@ impl MigrateError {
             }
             Self::Record { .. } => "use the release that wrote it, or a newer one".into(),
             Self::Serving { .. } => "look at its log, and whether the snapshot is of its cluster; the drill itself went well and can be repeated".into(),
+            Self::Archive { source: ArchiveError::NotARecipient { .. }, .. } => {
+                "give --operator KEY or --recovery-key FILE; `snapshot --nodes` makes one that a node opens too".into()
+            }
+            Self::Archive { source: ArchiveError::File { .. }, .. } => "check the path, and the rights of the user that runs this".into(),
+            Self::Archive { source: ArchiveError::Cluster { .. }, .. } => "use the keys of the cluster that made it".into(),
+            Self::Archive { .. } => "use another copy of the snapshot: this one was cut or changed; nothing was touched".into(),
             Self::NoWitness { .. } => "check --state-dir: it is the state folder of the daemon".into(),
             Self::RevokedLine { .. } => "write one key a line; lines that begin with # are ignored".into(),
             _ => return None,

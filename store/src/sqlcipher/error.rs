@@ -400,7 +400,16 @@ impl OpenError {
 
     /// What to do next, in one sentence.
     #[must_use]
-    pub fn hint(&self) -> Option<&'static str> {
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Untrusted { source, .. } => Some(source.hint()),
+            Self::Unlock { source, .. } => Some(source.hint()),
+            Self::Witness { source, .. } => Some(source.hint()),
+            other => other.own_hint().map(str::to_owned),
+        }
+    }
+
+    fn own_hint(&self) -> Option<&'static str> {
         Some(match self {
             Self::NothingThere { .. } => "check the path; `unibus-migrate copy` or `restore` makes a store",
             Self::KeyringMissing { .. } => {
