@@ -5,6 +5,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::thread::{self, JoinHandle};
 
 use unibus_keyfile::derive;
 use unibus_keyfile::digest::RunningHash;
@@ -88,15 +90,83 @@ impl<'a> Origin<'a> {
     }
 }
 
-/// Writes one snapshot into a sink, in constant memory.
-pub struct Writer<W> {
+/// Seals chunks, hashes and writes them.
+struct Sealing<W> {
     sink: W,
     hash: RunningHash,
     sealer: ChunkSealer,
+    chunks: u64,
+}
+
+impl<W: Write> Sealing<W> {
+    /// Seals and writes the next chunk, and leaves the buffer empty.
+    fn seal(&mut self, chunk: &mut Vec<u8>, position: ChunkPosition) -> Result<(), ArchiveError> {
+        let number = self.chunks;
+        self.sealer.seal(chunk, position).map_err(|_| ArchiveError::Chunk { number })?;
+        self.chunks = number.saturating_add(1);
+        // From here on the buffer holds ciphertext only.
+        self.hash.update(chunk);
+        let written = self.sink.write_all(chunk).map_err(io_error("write"));
+        chunk.clear();
+        written
+    }
+}
+
+/// Chunks on their way to the thread that seals them, and their buffers on the way back.
+struct SealingThread<W> {
+    full: SyncSender<(Chunk, ChunkPosition)>,
+    empty: Receiver<Chunk>,
+    thread: JoinHandle<Result<Sealing<W>, ArchiveError>>,
+}
+
+type Chunk = Zeroizing<Vec<u8>>;
+
+/// Chunks that wait to be sealed.
+const CHUNKS_WAITING: usize = 2;
+
+fn empty_chunk() -> Chunk {
+    Zeroizing::new(Vec::with_capacity(SEALED_CHUNK_BYTES))
+}
+
+impl<W: Write + Send + 'static> SealingThread<W> {
+    fn start(mut sealing: Sealing<W>) -> Result<Self, ArchiveError> {
+        let (full, chunks) = mpsc::sync_channel::<(Chunk, ChunkPosition)>(CHUNKS_WAITING);
+        let (give_back, empty) = mpsc::channel();
+        let work = move || {
+            for (mut chunk, position) in chunks {
+                sealing.seal(&mut chunk, position)?;
+                // Refused only when no more chunks come.
+                drop(give_back.send(chunk));
+            }
+            Ok(sealing)
+        };
+        let thread = thread::Builder::new().name("unibus-seal".to_owned()).spawn(work);
+        Ok(Self { full, empty, thread: thread.map_err(io_error("start a thread to write"))? })
+    }
+}
+
+impl<W> SealingThread<W> {
+    /// Waits until all is written.
+    fn end(self) -> Result<Sealing<W>, ArchiveError> {
+        let Self { full, thread, .. } = self;
+        drop(full);
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+#[expect(clippy::large_enum_variant, reason = "there is one of them")]
+enum Stage<W> {
+    Here(Sealing<W>),
+    There(SealingThread<W>),
+    Failed,
+}
+
+/// Writes one snapshot into a sink, in constant memory.
+pub struct Writer<W> {
+    stage: Stage<W>,
     signing: Signature25519,
     /// Plaintext of the chunk that is being filled.
-    chunk: Zeroizing<Vec<u8>>,
-    sealed: Vec<u8>,
+    chunk: Chunk,
     chunks: u64,
     header_bytes: u64,
     progress: Progress,
@@ -130,13 +200,11 @@ impl<W: Write> Writer<W> {
         hash.update(&bytes);
         sink.write_all(&bytes).map_err(io_error("write"))?;
         let chunk_key = derive::snapshot_chunk_key(&key, &header.salt);
+        let sealer = ChunkSealer::new(&chunk_key, &chunk_aad(&bytes));
         Ok(Self {
-            sink,
-            hash,
-            sealer: ChunkSealer::new(&chunk_key, &chunk_aad(&bytes)),
+            stage: Stage::Here(Sealing { sink, hash, sealer, chunks: 0 }),
             signing: slot.signing(),
-            chunk: Zeroizing::new(Vec::with_capacity(SEALED_CHUNK_BYTES)),
-            sealed: Vec::with_capacity(SEALED_CHUNK_BYTES),
+            chunk: empty_chunk(),
             chunks: 0,
             header_bytes: wide(bytes.len()),
             progress: Progress::default(),
@@ -171,13 +239,18 @@ impl<W: Write> Writer<W> {
         self.seal(ChunkPosition::Last)?;
         let payload = chunks.saturating_mul(wide(SEALED_CHUNK_BYTES));
         let file_bytes = self.header_bytes.saturating_add(payload).saturating_add(wide(TRAILER_BYTES));
-        self.hash.update(&Trailer::encode_hashed(chunks, file_bytes));
-        let hash = self.hash.finish();
+        let Sealing { mut sink, mut hash, .. } = match self.stage {
+            Stage::Here(sealing) => sealing,
+            Stage::There(thread) => thread.end()?,
+            Stage::Failed => return Err(ArchiveError::Misuse { what: "has failed before" }),
+        };
+        hash.update(&Trailer::encode_hashed(chunks, file_bytes));
+        let hash = hash.finish();
         let signature = self.signing.sign(SIGNATURE_LABEL, &hash);
         let trailer = Trailer { chunks, file_bytes, hash, signature };
-        self.sink.write_all(&trailer.encode()).map_err(io_error("write"))?;
-        self.sink.flush().map_err(io_error("write"))?;
-        Ok(self.sink)
+        sink.write_all(&trailer.encode()).map_err(io_error("write"))?;
+        sink.flush().map_err(io_error("write"))?;
+        Ok(sink)
     }
 
     fn put(&mut self, mut bytes: &[u8]) -> Result<(), ArchiveError> {
@@ -196,14 +269,36 @@ impl<W: Write> Writer<W> {
     /// Fills the chunk with zeros where it is not full, seals and writes it.
     fn seal(&mut self, position: ChunkPosition) -> Result<(), ArchiveError> {
         self.chunk.resize(CHUNK_BYTES, 0);
-        let number = self.chunks;
-        self.sealer.seal(&mut self.chunk, position).map_err(|_| ArchiveError::Chunk { number })?;
-        self.chunks = number.saturating_add(1);
-        // From here on the buffer holds ciphertext only.
-        std::mem::swap(&mut *self.chunk, &mut self.sealed);
-        self.chunk.clear();
-        self.hash.update(&self.sealed);
-        self.sink.write_all(&self.sealed).map_err(io_error("write"))
+        self.chunks = self.chunks.saturating_add(1);
+        match std::mem::replace(&mut self.stage, Stage::Failed) {
+            Stage::Here(mut sealing) => {
+                sealing.seal(&mut self.chunk, position)?;
+                self.stage = Stage::Here(sealing);
+            }
+            Stage::There(thread) => {
+                let next = thread.empty.try_recv().unwrap_or_else(|_| empty_chunk());
+                let chunk = std::mem::replace(&mut self.chunk, next);
+                if thread.full.send((chunk, position)).is_err() {
+                    // It has given up, and says why.
+                    thread.end()?;
+                    return Err(ArchiveError::Misuse { what: "has failed before" });
+                }
+                self.stage = Stage::There(thread);
+            }
+            Stage::Failed => return Err(ArchiveError::Misuse { what: "has failed before" }),
+        }
+        Ok(())
+    }
+}
+
+impl<W: Write + Send + 'static> Writer<W> {
+    /// Seals, hashes and writes on a thread of its own from now on.
+    fn on_a_thread(mut self) -> Result<Self, ArchiveError> {
+        self.stage = match self.stage {
+            Stage::Here(sealing) => Stage::There(SealingThread::start(sealing)?),
+            other => other,
+        };
+        Ok(self)
     }
 }
 
@@ -284,7 +379,7 @@ impl<'a> SnapshotFile<'a> {
         }
         match std::mem::replace(&mut self.state, State::Gone) {
             State::Fresh(file) => {
-                self.state = State::Writing(Writer::begin(file, &self.origin, position)?);
+                self.state = State::Writing(Writer::begin(file, &self.origin, position)?.on_a_thread()?);
                 Ok(())
             }
             other => {
