@@ -5,6 +5,8 @@ mod sticky;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{self, SyncSender};
+use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -12,9 +14,10 @@ use unibus_keyfile::digest::StateDigest;
 use unibus_keyfile::id::UnixTime;
 use unibus_keyfile::keyring::CarriedOver;
 use unibus_keyfile::witness::Witness;
-use unibus_store::archive::{Snapshot, Verified};
+use unibus_store::archive::{Snapshot, Unlocked, Verified};
+use unibus_store::error::StoreError;
 use unibus_store::record::{Record, Timestamp};
-use unibus_store::sqlcipher::{CreateOptions, NewStore, Supersede};
+use unibus_store::sqlcipher::{CheckedRecord, CreateOptions, NewStore, RecordChecker, Supersede};
 use unibus_store::store::{Census, Position};
 
 use self::empty::EmptyStore;
@@ -205,19 +208,27 @@ fn fill(
     let path: &PathBuf = &args.input;
     let expected = snapshot.verified().header().digest;
     let unlocked = key.unlock(path, snapshot.verified())?;
-    let mut kept = Kept::default();
     let mut progress = output.progress("restore", None);
     let mut pace = Pace::new(args.consent.rate);
-    let mut records = snapshot.records(&unlocked).map_err(|source| failed(path, source))?;
-    while let Some(bytes) = records.next_record().map_err(|source| failed(path, source))? {
-        if sticky.is_empty() {
-            new.push(&record_bytes(path, bytes)?)?;
-        } else if let Some(record) = sticky.apply(decode(path, bytes)?, &mut kept) {
-            new.push(&record.encode())?;
+    let mut reading = Reading { path, checker: new.checker(), sticky, kept: Kept::default(), read: 0 };
+    let (send, batches) = mpsc::sync_channel(BATCHES_WAITING);
+    // What is read is opened, decoded and hashed there, and written here.
+    let kept = thread::scope(|scope| {
+        let reader = thread::Builder::new()
+            .name("unibus-read".to_owned())
+            .spawn_scoped(scope, move || reading.run(snapshot, &unlocked, &send).map(|()| reading.kept))
+            .map_err(|source| MigrateError::Io {
+                step: "start a thread to read",
+                path: path.clone(),
+                source,
+            })?;
+        for checked in batches.into_iter().flatten() {
+            new.push_checked(checked)?;
+            pace.step();
+            progress.step();
         }
-        pace.step();
-        progress.step();
-    }
+        reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
     progress.finish();
     let found = new.position().digest;
     if kept.is_nothing() && found != expected {
@@ -225,6 +236,61 @@ fn fill(
     }
     let (position, census) = finish(new, output)?;
     Ok((position, census, kept))
+}
+
+/// Batches of records that wait to be written.
+const BATCHES_WAITING: usize = 2;
+/// Bytes of a batch.
+const BATCH_BYTES: usize = 64 * 1024;
+
+/// The records of a snapshot on their way to the store.
+struct Reading<'a> {
+    path: &'a Path,
+    checker: RecordChecker,
+    sticky: &'a Sticky,
+    kept: Kept,
+    read: u64,
+}
+
+impl Reading<'_> {
+    /// Reads all records. Ends early when nobody takes them any more: whoever did knows why.
+    fn run(
+        &mut self,
+        snapshot: &mut Snapshot,
+        unlocked: &Unlocked,
+        to: &SyncSender<Vec<CheckedRecord>>,
+    ) -> Result<(), MigrateError> {
+        let mut records = snapshot.records(unlocked).map_err(|source| failed(self.path, source))?;
+        let (mut batch, mut size) = (Vec::new(), 0_usize);
+        while let Some(bytes) = records.next_record().map_err(|source| failed(self.path, source))? {
+            size = size.saturating_add(bytes.len());
+            batch.extend(self.check(bytes)?);
+            if size > BATCH_BYTES {
+                size = 0;
+                if to.send(std::mem::take(&mut batch)).is_err() {
+                    return Ok(());
+                }
+            }
+        }
+        drop(to.send(batch));
+        Ok(())
+    }
+
+    /// The record as it is to be written, if it is.
+    fn check(&mut self, bytes: &[u8]) -> Result<Option<CheckedRecord>, MigrateError> {
+        let bytes = if self.sticky.is_empty() {
+            record_bytes(self.path, bytes)?
+        } else {
+            match self.sticky.apply(decode(self.path, bytes)?, &mut self.kept) {
+                Some(record) => record.encode(),
+                None => return Ok(None),
+            }
+        };
+        let index = self.read;
+        self.read = index.saturating_add(1);
+        let checked = self.checker.check(bytes);
+        Ok(Some(checked.map_err(|source| StoreError::Decode { index, source })?))
+    }
 }
 
 fn decode(path: &Path, bytes: &[u8]) -> Result<Record, MigrateError> {

@@ -7,6 +7,7 @@
 //! Paved path: [`NewStore::begin`] and [`NewStore::finish`] once, then [`SqlcipherStore::open`].
 
 mod backend;
+mod checker;
 mod create;
 mod error;
 mod fault;
@@ -37,6 +38,7 @@ use unibus_keyfile::nodeset::Nodeset;
 use unibus_keyfile::witness::Witness;
 
 pub use self::{
+    checker::{CheckedRecord, RecordChecker},
     create::{CreateOptions, NewStore, Supersede},
     error::OpenError,
     fault::{Fault, SqliteError},
@@ -78,6 +80,7 @@ pub struct Files {
 #[derive(Debug, Clone, Copy)]
 struct LastProof {
     state: PostureState,
+    position: Position,
     census: Census,
     at: Option<Timestamp>,
 }
@@ -124,7 +127,8 @@ impl SqlcipherStore {
         let at = timestamp(options.now);
         let has_witness = opened.documents.witness.is_some();
         let state = if has_witness { PostureState::Proven } else { PostureState::Unproven };
-        let last_proof = LastProof { state, census: opened.proof.census, at };
+        let position = position_of(&opened.proof.meta);
+        let last_proof = LastProof { state, position, census: opened.proof.census, at };
         match options.mode {
             Mode::ReadWrite => Self::serve(opened, options, last_proof),
             Mode::ReadOnly => Self::look(opened, options, last_proof),

@@ -19,7 +19,7 @@ impl RecordBytes {
     pub(crate) fn of(record: &impl RecordBody) -> Self {
         let capacity = record.body_max_bytes().saturating_add(HEAD_MAX_BYTES);
         let mut out = Zeroizing::new(Vec::with_capacity(capacity));
-        put_head(&mut out, &record.id());
+        record.id().write_head(&mut out);
         record.write_body(&mut out);
         Self(out)
     }
@@ -32,7 +32,7 @@ impl RecordBytes {
     /// [`DecodeError::TooLong`].
     pub fn assemble(id: &RecordId, body: &[u8]) -> Result<Self, DecodeError> {
         let mut out = Zeroizing::new(Vec::with_capacity(body.len().saturating_add(HEAD_MAX_BYTES)));
-        put_head(&mut out, id);
+        id.write_head(&mut out);
         out.extend_from_slice(body);
         in_limit(&out)?;
         Ok(Self(out))
@@ -82,15 +82,6 @@ impl fmt::Debug for RecordBytes {
 
 /// Kind, length and the longest identity: room id, zero, key epoch, endpoint.
 const HEAD_MAX_BYTES: usize = 1 + 4 + 64 + 1 + 8 + 32;
-
-fn put_head(out: &mut Vec<u8>, id: &RecordId) {
-    let identity = id.identity();
-    // An identity has at most 105 bytes, so the length is never the fallback.
-    let length = u32::try_from(identity.len()).unwrap_or(u32::MAX);
-    out.push(id.kind().number());
-    out.extend_from_slice(&length.to_be_bytes());
-    out.extend_from_slice(&identity);
-}
 
 fn in_limit(bytes: &[u8]) -> Result<(), DecodeError> {
     if bytes.len() > RECORD_MAX_BYTES {

@@ -95,15 +95,48 @@ impl RecordId {
     /// The identity bytes (SPEC store, section 2.2).
     #[must_use]
     pub fn identity(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.write_identity(&mut out);
+        out
+    }
+
+    /// Appends the identity bytes.
+    pub(crate) fn write_identity(&self, out: &mut Vec<u8>) {
         match self {
-            Self::User(key) => key.as_bytes().to_vec(),
-            Self::Room(room) => room.as_str().as_bytes().to_vec(),
-            Self::Member(room, endpoint) => [room.as_str().as_bytes(), &[0], endpoint.as_bytes()].concat(),
-            Self::RoomKey(room, epoch, endpoint) => {
-                [room.as_str().as_bytes(), &[0], &epoch.get().to_be_bytes(), endpoint.as_bytes()].concat()
+            Self::User(key) => out.extend_from_slice(key.as_bytes()),
+            Self::Room(room) => out.extend_from_slice(room.as_str().as_bytes()),
+            Self::Member(room, endpoint) => {
+                out.extend_from_slice(room.as_str().as_bytes());
+                out.push(0);
+                out.extend_from_slice(endpoint.as_bytes());
             }
-            Self::Blob(hash) => hash.as_bytes().to_vec(),
+            Self::RoomKey(room, epoch, endpoint) => {
+                out.extend_from_slice(room.as_str().as_bytes());
+                out.push(0);
+                out.extend_from_slice(&epoch.get().to_be_bytes());
+                out.extend_from_slice(endpoint.as_bytes());
+            }
+            Self::Blob(hash) => out.extend_from_slice(hash.as_bytes()),
         }
+    }
+
+    /// Length of the identity bytes.
+    fn identity_len(&self) -> usize {
+        match self {
+            Self::User(_) | Self::Blob(_) => 32,
+            Self::Room(room) => room.as_str().len(),
+            Self::Member(room, _) => room.as_str().len().saturating_add(1 + 32),
+            Self::RoomKey(room, ..) => room.as_str().len().saturating_add(1 + 8 + 32),
+        }
+    }
+
+    /// Appends kind, length and identity: what stands before a record's body.
+    pub(crate) fn write_head(&self, out: &mut Vec<u8>) {
+        // An identity has at most 105 bytes, so the length is never the fallback.
+        let length = u32::try_from(self.identity_len()).unwrap_or(u32::MAX);
+        out.push(self.kind().number());
+        out.extend_from_slice(&length.to_be_bytes());
+        self.write_identity(out);
     }
 
     /// Parses identity bytes.

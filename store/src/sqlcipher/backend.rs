@@ -77,8 +77,13 @@ impl Backend for SqlcipherStore {
             let meta =
                 meta.ok_or_else(|| StoreError::Tampered { what: "the position is not there".to_owned() })?;
             let position = position_of(&meta);
-            let census =
-                query::census(connection).map_err(|error| view::database("count records", &error))?;
+            // The digest says that these are the records that were counted when they were proven.
+            let proven = *lock(&self.last_proof);
+            let census = if proven.position == position {
+                proven.census
+            } else {
+                query::census(connection).map_err(|error| view::database("count records", &error))?
+            };
             sink.begin(&position, &census)?;
             Rows(connection).scan(domain::Scan::All, &mut |id: &RecordId, bytes: &RecordBytes| {
                 sink.record(id, bytes.as_bytes()).map(|()| std::ops::ControlFlow::Continue(()))
@@ -100,7 +105,10 @@ impl Backend for SqlcipherStore {
         let result = self.prove_again();
         let mut last = lock(&self.last_proof);
         match &result {
-            Ok(report) => *last = LastProof { state: last.state, census: report.census, at: self.now() },
+            Ok(report) => {
+                let (position, census) = (report.position, report.census);
+                *last = LastProof { state: last.state, position, census, at: self.now() };
+            }
             Err(error) => last.state = state_after(error, last.state),
         }
         result.map_err(StoreError::from)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 use unibus_keyfile::derive;
-use unibus_keyfile::digest::{StateDigest, StateHasher, sha256};
+use unibus_keyfile::digest::{StateDigest, sha256};
 use unibus_keyfile::durable::{self, LockFile, Sync};
 use unibus_keyfile::error::KeyError;
 use unibus_keyfile::file;
@@ -14,6 +14,7 @@ use unibus_keyfile::keyring::{CarriedOver, Keyring, Secrets};
 use unibus_keyfile::node_key::NodeKeyFile;
 use unibus_keyfile::witness::{self, Witness};
 
+use super::checker::{CheckedRecord, RecordChecker};
 use super::error::OpenError;
 use super::meta::{self, Meta};
 use super::open::{self, Access, CacheKib};
@@ -24,9 +25,9 @@ use super::proof::Expected;
 use super::query;
 use super::schema::Schema;
 use super::view::database;
-use crate::domain::{ImportOrder, NonceFloor};
+use crate::domain::NonceFloor;
 use crate::error::StoreError;
-use crate::record::{RecordBytes, Timestamp};
+use crate::record::{RecordBytes, RecordId, Timestamp};
 use crate::store::{Census, Position};
 
 /// How the folder of an unfinished store is named, before the database it is for and the random part.
@@ -107,8 +108,8 @@ pub struct NewStore {
     options: CreateOptions,
     documents: Documents,
     secrets: Secrets,
-    hasher: StateHasher,
-    order: ImportOrder,
+    checker: RecordChecker,
+    last: Option<RecordId>,
     census: Census,
     meta: Meta,
     _lock: LockFile,
@@ -184,8 +185,7 @@ impl NewStore {
             build(&building.database, key.expose_to_sqlcipher(), options.open.schema).map_err(|error| {
                 OpenError::Sqlite { step: "make", path: building.database.clone(), source: error.into() }
             })?;
-        let hasher = StateHasher::new(secrets.state_key());
-        let (order, census) = (ImportOrder::default(), Census::default());
+        let checker = RecordChecker::new(secrets.state_key());
         Ok(Self {
             connection,
             building,
@@ -193,9 +193,9 @@ impl NewStore {
             options,
             documents,
             secrets,
-            hasher,
-            order,
-            census,
+            checker,
+            last: None,
+            census: Census::default(),
             meta,
             _lock: lock,
         })
@@ -212,11 +212,31 @@ impl NewStore {
     /// # Errors
     /// [`StoreError::Decode`], [`StoreError::Invalid`] for a wrong order, and what the disk refuses.
     pub fn push(&mut self, bytes: &RecordBytes) -> Result<(), StoreError> {
-        let id = self.order.accept(bytes)?;
+        let checked = self.checker.check(bytes.clone());
+        let index = self.census.total();
+        self.push_checked(checked.map_err(|source| StoreError::Decode { index, source })?)
+    }
+
+    /// What checks records for this store, on another thread.
+    #[must_use]
+    pub fn checker(&self) -> RecordChecker {
+        self.checker.clone()
+    }
+
+    /// Takes the next record, checked by this store's own checker, in canonical order.
+    ///
+    /// # Errors
+    /// As [`NewStore::push`].
+    pub fn push_checked(&mut self, checked: CheckedRecord) -> Result<(), StoreError> {
+        let CheckedRecord { id, bytes, hash } = checked;
+        if self.last.as_ref().is_some_and(|last| *last >= id) {
+            return Err(StoreError::Invalid { what: "imported records come in canonical order, each once" });
+        }
         query::insert(&self.connection, &id, bytes.body())
             .map_err(|error| database("import a record", &error))?;
-        self.meta.state_digest.add(&self.hasher.hash(bytes.as_bytes()));
+        self.meta.state_digest.add(&hash);
         self.census.add(id.kind(), 1);
+        self.last = Some(id);
         Ok(())
     }
 
@@ -335,9 +355,8 @@ fn read_back(
         schema,
     };
     let key = derive::database_key(secrets.primary().1, &meta.cluster);
-    let connection = open::connect(path, key.expose_to_sqlcipher(), Access::Proof, CacheKib::STREAMING)
-        .map_err(|error| expected.sqlite("open", error))?;
-    let proof = expected.prove(&connection)?;
+    let connect = || open::connect(path, key.expose_to_sqlcipher(), Access::Proof, CacheKib::STREAMING);
+    let (connection, proof) = expected.prove(connect)?;
     drop(connection);
     if proof.meta == *meta && proof.census == *census { Ok(()) } else { Err(OpenError::ReadBack) }
 }

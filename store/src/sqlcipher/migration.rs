@@ -41,9 +41,9 @@ pub(super) fn run(
     }
     transaction.commit().map_err(failed)?;
     // An empty cache: what this one sees comes from the disk.
-    let fresh = open::connect(expected.path, key, Access::Reader, CacheKib::STREAMING)
-        .map_err(|error| expected.sqlite("open", error))?;
-    if expected.prove(&fresh)? != wanted {
+    let connect = || open::connect(expected.path, key, Access::Reader, CacheKib::STREAMING);
+    let (_fresh, found) = expected.prove(connect)?;
+    if found != wanted {
         return Err(OpenError::Forked { path: path(), at: proof.meta.sequence });
     }
     Ok(())

@@ -169,9 +169,8 @@ fn prove(
     let access = if lock.is_some() { Access::Proof } else { Access::Reader };
     let open_here = OpenHere::new(identity);
     let no_new_wal = lock.as_ref().map(|_| NoNewWal::before_opening(&paths)).transpose()?;
-    let connection = open::connect(&paths.database, key.expose_to_sqlcipher(), access, CacheKib::STREAMING)
-        .map_err(|error| expected.sqlite("open", error))?;
-    let proof = expected.prove(&connection)?;
+    let connect = || open::connect(&paths.database, key.expose_to_sqlcipher(), access, CacheKib::STREAMING);
+    let (connection, proof) = expected.prove(connect)?;
     Ok(Opened { paths, documents, secrets, key, proof, access, connection, no_new_wal, open_here, lock })
 }
 

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use rusqlite::Connection;
-use unibus_keyfile::digest::{StateDigest, StateHasher};
+use unibus_keyfile::digest::StateHasher;
 use unibus_keyfile::id::{ClusterId, Epoch, Lineage};
 use unibus_keyfile::secret::StateKey;
 
@@ -13,9 +13,9 @@ use super::fault::{Fault, SqliteError};
 use super::meta::{self, Meta};
 use super::query::{self, RowError, RowFault};
 use super::schema::{self, Schema};
-use super::{nonce, wal};
+use super::{checker, nonce, paths, wal};
 use crate::domain::Scan;
-use crate::record::{Kind, Record, RecordBytes};
+use crate::record::Kind;
 use crate::store::Census;
 
 /// Most page numbers an error names.
@@ -41,24 +41,57 @@ pub(super) struct Proof {
     pub(super) version: i64,
 }
 
+/// How it is seen that every page is authentic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PageCheck {
+    /// By a pass of its own, which names the pages that are not.
+    Own,
+    /// By reading all of them for the check of the structure, where that reads all there are.
+    WithStructure,
+}
+
 impl Expected<'_> {
-    /// Proves everything in one read transaction.
-    pub(super) fn prove(&self, connection: &Connection) -> Result<Proof, OpenError> {
+    /// Proves everything in one read transaction of a connection that `connect` makes, and gives it back.
+    ///
+    /// A proof that fails is taken again over a new connection, pages first: the page at which SQLite stops spoils
+    /// a connection, and which pages are damaged could not be said.
+    pub(super) fn prove(
+        &self,
+        connect: impl Fn() -> Result<Connection, rusqlite::Error>,
+    ) -> Result<(Connection, Proof), OpenError> {
+        let connect = || connect().map_err(|error| self.sqlite("open", error));
+        let connection = connect()?;
+        if let Ok(proof) = self.prove_alone(&connection, PageCheck::WithStructure) {
+            return Ok((connection, proof));
+        }
+        drop(connection);
+        let connection = connect()?;
+        let proof = self.prove_alone(&connection, PageCheck::Own)?;
+        Ok((connection, proof))
+    }
+
+    fn prove_alone(&self, connection: &Connection, pages: PageCheck) -> Result<Proof, OpenError> {
         self.is_encrypted(connection)?;
         let transaction = connection.unchecked_transaction().map_err(|error| self.sqlite("read", error))?;
-        let proof = self.prove_within(&transaction)?;
+        let proof = self.prove_by(&transaction, pages)?;
         transaction.finish().map_err(|error| self.sqlite("read", error))?;
         Ok(proof)
     }
 
     /// Proves everything within a read transaction of the caller's.
     pub(super) fn prove_within(&self, transaction: &Connection) -> Result<Proof, OpenError> {
+        self.prove_by(transaction, PageCheck::Own)
+    }
+
+    fn prove_by(&self, transaction: &Connection, pages: PageCheck) -> Result<Proof, OpenError> {
         // Takes hold of the log, so that what a checkpoint beside us writes stays in it while pages are looked at.
         transaction
             .query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
             .map_err(|error| self.sqlite("read", error))?;
         // Before anything more is read: a page that fails spoils the connection, and no page could be named then.
-        self.pages(transaction)?;
+        if pages == PageCheck::Own || !self.structure_is_all(transaction)? {
+            self.pages(transaction)?;
+        }
         let version = self.header(transaction)?;
         self.structure(transaction, version)?;
         let meta = self.meta(transaction)?;
@@ -91,6 +124,21 @@ impl Expected<'_> {
         bad.retain(|page| !logged.contains(page));
         bad.truncate(PAGES_NAMED);
         if bad.is_empty() { Ok(()) } else { Err(OpenError::Pages { path: self.path.into(), pages: bad }) }
+    }
+
+    /// Whether the check of the structure reads every page of the file: each page belongs to a tree, none is free
+    /// (a free one is only counted), none stands behind the last or in the log.
+    fn structure_is_all(&self, connection: &Connection) -> Result<bool, OpenError> {
+        let number = |pragma: &str| -> Result<u64, OpenError> {
+            let number: Result<i64, _> =
+                connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get(0));
+            Ok(u64::try_from(number.map_err(|error| self.sqlite("read", error))?).unwrap_or(u64::MAX))
+        };
+        let bytes = |path: &Path| paths::metadata(path).map(|found| found.map_or(0, |found| found.len()));
+        let pages = number("page_count")?;
+        Ok(number("freelist_count")? == 0
+            && bytes(self.wal)? == 0
+            && bytes(self.path)? == pages.saturating_mul(wal::PAGE_BYTES.into()))
     }
 
     fn unauthentic_pages(&self, connection: &Connection) -> Result<Vec<u32>, rusqlite::Error> {
@@ -156,19 +204,19 @@ impl Expected<'_> {
 
     fn contents(&self, connection: &Connection, meta: &Meta) -> Result<Census, OpenError> {
         let hasher = StateHasher::new(self.state_key);
-        let mut digest = StateDigest::EMPTY;
         let mut census = Census::default();
-        for kind in Kind::ALL {
-            let scanned = query::scan(connection, Scan::Kind(kind), &mut |position, id, body| {
-                let bytes = RecordBytes::assemble(&id, body)
-                    .and_then(|bytes| Record::decode(bytes.as_bytes()).map(|_| bytes))
-                    .map_err(|error| RowFault { position, error: RowError::Decode(error) })?;
-                digest.add(&hasher.hash(bytes.as_bytes()));
-                Ok::<_, RowFault>(ControlFlow::Continue(()))
-            });
-            let (_, count) = scanned.map_err(|fault| self.row(fault))?;
-            census.add(kind, count);
-        }
+        let digest = checker::digest_of(&hasher, |feed| {
+            for kind in Kind::ALL {
+                let (_, count) = query::scan(connection, Scan::Kind(kind), &mut |position, id, body| {
+                    feed.push(position, &id, body).map(ControlFlow::Continue)
+                })?;
+                census.add(kind, count);
+            }
+            Ok(())
+        });
+        let step = "start a thread to check";
+        let digest = digest.map_err(|source| OpenError::Io { step, path: self.path.into(), source })?;
+        let digest = digest.map_err(|fault| self.row(fault))?;
         if digest != meta.state_digest {
             return Err(OpenError::Digest { path: self.path.into(), what: "state digest" });
         }
