@@ -288,6 +288,7 @@ fn a_damaged_blob_is_named_and_never_served() {
     let good = host.disk();
     let blobs: Vec<PathBuf> = blobs(&host.path("data/blobs"));
     assert_eq!(blobs.len(), 2);
+    assert_eq!(host.verify().args(["--json"]).run().ok().json()["blobs_checked"], 2);
 
     let swap = || {
         let (one, two) = (fs::read(&blobs[0]).unwrap(), fs::read(&blobs[1]).unwrap());
@@ -307,6 +308,7 @@ fn a_damaged_blob_is_named_and_never_served() {
         [("swapped", &swap), ("flipped", &flip), ("cut", &cut), ("removed", &remove)];
     for (name, change) in changes {
         change();
+        host.verify().run().exits(4);
         // The daemon may refuse to start or refuse the blob; it never gives out anything else than what was stored.
         if let Some(daemon) = host.serve_unless_refused() {
             for hash in &stored {

@@ -176,6 +176,8 @@ fn places(report: &Report) -> Vec<String> {
             files.len().saturating_sub(PRINTED)
         ));
     }
+    let counts = report.structures.counts.iter().chain(&report.values.counts);
+    lines.extend(counts.map(|one| format!("  {} times {} ({})", one.count, one.finding, one.encoding)));
     lines
 }
 

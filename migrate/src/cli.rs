@@ -268,6 +268,9 @@ pub struct VerifyArgs {
     /// `sqlcipher:PATH`, or `snapshot:PATH` (which needs no key)
     #[arg(value_name = "STORE")]
     pub store: StoreUrl,
+    /// Folder of the sealed blobs [default: `blobs` beside the database]
+    #[arg(long, value_name = "DIR", env = "UNIBUS_STORE_DIR")]
+    pub store_dir: Option<PathBuf>,
     /// Keys
     #[command(flatten)]
     pub keys: KeyArgs,

@@ -6,6 +6,7 @@ use unibus_keyfile::digest::StateDigest;
 use unibus_keyfile::error::{DocumentError, ErrorClass, KeyError, UnlockError, WitnessError};
 use unibus_keyfile::id::{ClusterId, Lineage, Sequence};
 use unibus_store::archive::ArchiveError;
+use unibus_store::blobs::BlobError;
 use unibus_store::error::StoreError;
 use unibus_store::plaintext::PlaintextError;
 use unibus_store::record::DecodeError;
@@ -70,6 +71,14 @@ pub enum MigrateError {
     /// An encrypted store is not opened or not made.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The sealed content of a blob is not what its record says.
+    #[error("a blob in `{}` is refused", folder.display())]
+    Blob {
+        /// The blob folder.
+        folder: PathBuf,
+        /// The reason.
+        source: BlobError,
+    },
     /// A snapshot file refused.
     #[error("snapshot `{}` is refused", path.display())]
     Archive {
@@ -221,6 +230,7 @@ impl MigrateError {
             Self::Unlock { source, .. } => source.class(),
             Self::Witness { source, .. } => source.class(),
             Self::Store(source) => source.class(),
+            Self::Blob { source, .. } => source.class(),
             Self::Open(source) => source.class(),
             Self::Plaintext(source) => source.class(),
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => ErrorClass::NotFound,
@@ -264,6 +274,7 @@ impl MigrateError {
             Self::Unlock { source, .. } => source.code(),
             Self::Witness { source, .. } => source.code(),
             Self::Store(source) => source.code(),
+            Self::Blob { source, .. } => source.code(),
             Self::Open(source) => source.code(),
             Self::Plaintext(source) => source.code(),
             Self::Io { .. } => "UB-M001",
@@ -324,6 +335,7 @@ impl MigrateError {
             Self::Archive { source: ArchiveError::File { .. }, .. } => "check the path, and the rights of the user that runs this".into(),
             Self::Archive { source: ArchiveError::Cluster { .. }, .. } => "use the keys of the cluster that made it".into(),
             Self::Archive { .. } => "use another copy of the snapshot: this one was cut or changed; nothing was touched".into(),
+            Self::Blob { .. } => "put the blob folder of the same time back, or have the blob sent again".into(),
             Self::NoWitness { .. } => "check --state-dir: it is the state folder of the daemon".into(),
             Self::RevokedLine { .. } => "write one key a line; lines that begin with # are ignored".into(),
             _ => return None,

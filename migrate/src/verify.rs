@@ -8,14 +8,16 @@ use unibus_keyfile::error::KeyError;
 use unibus_keyfile::id::ClusterId;
 use unibus_keyfile::node_key::NodeKeyFile;
 use unibus_store::archive::{Recipient, Snapshot, Unlocked, Verified};
-use unibus_store::record::{Record, RecordBytes};
-use unibus_store::store::{Census, Store};
+use unibus_store::blobs::{BlobError, BlobStore};
+use unibus_store::error::StoreError;
+use unibus_store::record::{Kind, Record, RecordBytes, RecordId};
+use unibus_store::store::{Census, ExportSink, Position, Store};
 
 use crate::cli::{KeyArgs, RecoveryArgs, VerifyArgs};
-use crate::error::MigrateError;
+use crate::error::{EXIT_NOT_PROVEN, MigrateError};
 use crate::keys::{self, Recovery};
 use crate::open::{Location, Sealed, source_keys};
-use crate::output::{Answer, Output, row};
+use crate::output::{Answer, Output, Progress, row};
 use crate::snapshot::{describe, failed, open_snapshot, readers};
 use crate::source::StoreUrl;
 
@@ -42,6 +44,9 @@ fn sealed(args: &VerifyArgs, output: Output, path: &Path) -> Result<Answer, Migr
     let report = opened.store.verify()?;
     progress.finish();
     let (position, census) = (report.position, report.census);
+    let beside = || path.parent().unwrap_or(Path::new("")).join("blobs");
+    let folder = args.store_dir.clone().unwrap_or_else(beside);
+    let checked = blobs(output, &opened.store, census.blobs, &folder)?;
     let object = json!({
         "command": "verify",
         "store": args.store.to_string(),
@@ -52,6 +57,7 @@ fn sealed(args: &VerifyArgs, output: Output, path: &Path) -> Result<Answer, Migr
         "entries": crate::status::entries(&census),
         "records": census.total(),
         "dangling": report.dangling,
+        "blobs_checked": checked,
         "epochs": crate::status::epochs(opened.store.keyring()),
         "freshness": opened.freshness.as_str(),
     });
@@ -68,7 +74,69 @@ fn sealed(args: &VerifyArgs, output: Output, path: &Path) -> Result<Answer, Migr
             format!("{} records refer to something that is not there", report.dangling),
         ));
     }
-    Ok(Answer::done(object, lines))
+    let mut answer = Answer::done(object, lines);
+    if checked < census.blobs {
+        let text =
+            format!("{} not checked: there is no folder `{}` (--store-dir)", census.blobs, folder.display());
+        answer.lines.push(row("blobs", text));
+        answer.exit = EXIT_NOT_PROVEN;
+    } else if checked > 0 {
+        answer.lines.push(row("blobs", format!("{checked}, each opened and compared with its record")));
+    }
+    Ok(answer)
+}
+
+/// Opens every blob and holds it against its record; gives how many. A folder that is not there is not made.
+fn blobs(output: Output, store: &dyn Store, expected: u64, folder: &Path) -> Result<u64, MigrateError> {
+    if expected == 0 || !folder.is_dir() {
+        return Ok(0);
+    }
+    let refused = |source| MigrateError::Blob { folder: folder.to_owned(), source };
+    let mut sink = BlobSink {
+        blobs: BlobStore::open(folder).map_err(refused)?,
+        progress: output.progress("blobs", Some(expected)),
+        checked: 0,
+        refused: None,
+    };
+    let walked = store.export(&mut sink);
+    if let Some(source) = sink.refused {
+        return Err(refused(source));
+    }
+    walked?;
+    sink.progress.finish();
+    Ok(sink.checked)
+}
+
+struct BlobSink {
+    blobs: BlobStore,
+    progress: Progress,
+    checked: u64,
+    refused: Option<BlobError>,
+}
+
+impl ExportSink for BlobSink {
+    fn begin(&mut self, _: &Position, _: &Census) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn record(&mut self, id: &RecordId, bytes: &[u8]) -> Result<(), StoreError> {
+        if id.kind() != Kind::Blob {
+            return Ok(());
+        }
+        let index = self.checked;
+        let Record::Blob(blob) =
+            Record::decode(bytes).map_err(|source| StoreError::Decode { index, source })?
+        else {
+            return Ok(());
+        };
+        self.blobs.check(&blob).map_err(|source| {
+            self.refused = Some(source);
+            StoreError::Stopped
+        })?;
+        self.checked = index.saturating_add(1);
+        self.progress.step();
+        Ok(())
+    }
 }
 
 fn snapshot(args: &VerifyArgs, output: Output, path: &Path) -> Result<Answer, MigrateError> {
