@@ -113,6 +113,9 @@ fn a_killed_snapshot_leaves_no_file_of_that_name_or_a_whole_one() {
         }
         host.snapshot("a.snapshot").run().ok();
         fs::remove_file(host.path("a.snapshot")).unwrap();
+        let names = fs::read_dir(host.path("")).unwrap().map(|entry| entry.unwrap().file_name());
+        let left: Vec<_> = names.filter(|name| name.to_string_lossy().contains("a.snapshot")).collect();
+        assert!(left.is_empty(), "killed after {moment:?}: {left:?}");
     }
     host.verify().run().ok();
 }

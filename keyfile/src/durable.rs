@@ -44,6 +44,39 @@ pub fn temporary_name(path: &Path) -> PathBuf {
     parent(path).join(name)
 }
 
+/// Marks a file under a temporary name as being written, for as long as it is open (`flock(2)`).
+///
+/// # Errors
+/// The operating system's reason.
+pub fn hold(file: &File) -> std::io::Result<()> {
+    rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive).map_err(Into::into)
+}
+
+/// Removes the files under temporary names of `path` that no process holds any more: what killed runs left. For
+/// paths whose writers [`hold`] what they write; what cannot be removed stays for the next run.
+pub fn remove_left_overs(path: &Path) {
+    let mut prefix = std::ffi::OsString::from(".");
+    prefix.push(path.file_name().unwrap_or_default());
+    prefix.push(".");
+    for entry in std::fs::read_dir(parent(path)).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let rest = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes());
+        let random = rest.and_then(|rest| rest.strip_suffix(b".tmp")).unwrap_or_default();
+        if random.len() != 16 || !random.iter().all(u8::is_ascii_hexdigit) {
+            continue;
+        }
+        let file = OpenOptions::new().read(true).custom_flags(no_follow()).open(entry.path());
+        if file.is_ok_and(|file| hold(&file).is_ok()) {
+            drop(std::fs::remove_file(entry.path()));
+        }
+    }
+}
+
+/// The flag that opens no symbolic link.
+fn no_follow() -> i32 {
+    i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or_default()
+}
+
 /// Syncs a folder, so that the names in it survive a power loss.
 ///
 /// # Errors
@@ -169,6 +202,24 @@ mod tests {
         replace(&path, b"two", 0o600, Sync::Disk).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"two");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_killed_run_left_is_removed_and_what_is_being_written_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.snapshot");
+        let (dead, alive) = (temporary_name(&path), temporary_name(&path));
+        let others =
+            [folder.path().join(".a.snapshot.tmp"), temporary_name(&folder.path().join("b.snapshot"))];
+        std::fs::write(&dead, b"dead").unwrap();
+        others.iter().for_each(|other| std::fs::write(other, b"other").unwrap());
+        let writing = File::create(&alive).unwrap();
+        hold(&writing).unwrap();
+        remove_left_overs(&path);
+        assert!(!dead.exists() && alive.exists() && others.iter().all(|other| other.exists()));
+        drop(writing);
+        remove_left_overs(&path);
+        assert!(!alive.exists());
     }
 
     #[test]

@@ -361,10 +361,16 @@ impl<'a> SnapshotFile<'a> {
         if existing == Existing::Refuse && std::fs::symlink_metadata(path).is_ok() {
             return Err(unibus_keyfile::error::KeyError::Exists { path: path.to_owned() }.into());
         }
+        durable::remove_left_overs(path);
         let temporary = durable::temporary_name(path);
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&temporary);
         let file =
             file.map_err(|source| ArchiveError::File { step: "create", path: temporary.clone(), source })?;
+        durable::hold(&file).map_err(|source| ArchiveError::File {
+            step: "lock",
+            path: temporary.clone(),
+            source,
+        })?;
         let temporary = Temporary(Some(temporary));
         Ok(Self { origin, path: path.to_owned(), existing, temporary, state: State::Fresh(file) })
     }
