@@ -12,7 +12,7 @@ pub fn run(arguments: &[String]) -> Result<(), String> {
     cargo().args(["build"]).args(WORKSPACE).args(["--all-targets"]).run()?;
     let has_nextest = cargo().args(["nextest", "--version"]).output().is_ok();
     let tests = if has_nextest {
-        cargo().args(["nextest", "run"]).args(WORKSPACE)
+        cargo().args(["nextest", "run", "--no-fail-fast"]).args(WORKSPACE)
     } else {
         cargo().args(["test"]).args(WORKSPACE).args(["--lib", "--bins", "--tests", "--no-fail-fast"])
     };
