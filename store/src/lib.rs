@@ -14,6 +14,7 @@
 //! - [`blobs`]: the folder of sealed blobs
 //! - [`audit`]: reading folders as a thief would
 //! - `plaintext` (feature `sqlcipher`): the plaintext databases of earlier deployments, to be read and left behind
+//! - `sealed_log` (feature `sealed-log`): the backend over JetStream, for one node or several
 //! - `sqlcipher` (feature `sqlcipher`): the backend of a single node
 //! - `memory` (feature `testing`): the backend that forgets
 
@@ -23,11 +24,15 @@ pub mod backend;
 pub mod blobs;
 pub mod domain;
 pub mod error;
+#[cfg(any(feature = "sqlcipher", feature = "sealed-log"))]
+pub mod keys;
 #[cfg(feature = "testing")]
 pub mod memory;
 #[cfg(feature = "sqlcipher")]
 pub mod plaintext;
 pub mod record;
+#[cfg(feature = "sealed-log")]
+pub mod sealed_log;
 #[cfg(feature = "sqlcipher")]
 pub mod sqlcipher;
 pub mod store;

@@ -42,7 +42,7 @@ pub use self::{
     create::{CreateOptions, NewStore, Supersede},
     error::OpenError,
     fault::{Fault, SqliteError},
-    options::{Keys, Mode, OpenOptions},
+    options::{Mode, OpenOptions},
 };
 use self::{
     meta::Meta,
@@ -55,6 +55,7 @@ use self::{
     view::Rows,
     writer::{Parts, Shared, Writer, lock},
 };
+pub use crate::keys::Keys;
 use crate::{
     domain,
     error::StoreError,

@@ -19,7 +19,7 @@ use super::error::OpenError;
 use super::meta::{self, Meta};
 use super::open::{self, Access, CacheKib};
 use super::opening::{self, Documents};
-use super::options::{Keys, OpenOptions};
+use super::options::OpenOptions;
 use super::paths::{self, Paths};
 use super::proof::Expected;
 use super::query;
@@ -27,6 +27,7 @@ use super::schema::Schema;
 use super::view::database;
 use crate::domain::NonceFloor;
 use crate::error::StoreError;
+use crate::keys::Keys;
 use crate::record::{RecordBytes, RecordId, Timestamp};
 use crate::store::{Census, Position};
 
