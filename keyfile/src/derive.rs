@@ -5,7 +5,7 @@ use sha2::Sha256;
 
 use crate::{
     id::ClusterId,
-    secret::{BlobKey, ChunkKey, DatabaseKey, EpochKey, LocalKey, Seed, SnapshotKey},
+    secret::{BlobKey, ChunkKey, DatabaseKey, EpochKey, JetStreamKey, LocalKey, Seed, SnapshotKey},
 };
 
 /// Label of the cluster id.
@@ -73,6 +73,12 @@ pub(crate) fn expand(salt: &[u8], key: &[u8; 32], label: &[u8], out: &mut [u8; 3
 #[must_use]
 pub fn local_key(seed: &Seed) -> LocalKey {
     LocalKey::init_with(|out| expand(&[], seed.expose(), NODE_LOCAL, out))
+}
+
+/// The key of nats-server's own encryption on this node.
+#[must_use]
+pub fn jetstream_key(seed: &Seed) -> JetStreamKey {
+    JetStreamKey::init_with(|out| expand(&[], seed.expose(), NODE_JETSTREAM, out))
 }
 
 /// The raw key of the SQLCipher database of this epoch.

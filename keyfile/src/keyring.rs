@@ -235,6 +235,53 @@ impl Keyring {
         own: &NodeKeyFile,
         secrets: &Secrets,
     ) -> Result<Self, DocumentError> {
+        Self::sign(self.next(nodeset)?, nodeset, own, secrets)
+    }
+
+    /// Makes the next version for contents that come from another store, into a store of this lineage that never
+    /// held a record: their state key in place of its own, a fresh primary epoch above all of both stores, and the
+    /// earlier epochs retired, so that what they sealed still opens.
+    ///
+    /// Where a recipient is gone, the earlier epochs are marked exposed, as by [`Keyring::rewrap`].
+    ///
+    /// # Errors
+    /// [`DocumentError::Signer`] when no key of the file is in the nodeset; [`DocumentError::OldNodeset`] when the
+    /// nodeset is older than the keyring's; [`DocumentError::Invalid`] when these are not the keyring's secrets, or
+    /// no epoch is left.
+    pub fn carry_over(
+        &self,
+        nodeset: &Nodeset,
+        own: &NodeKeyFile,
+        secrets: &Secrets,
+        carried: CarriedOver,
+        now: UnixTime,
+    ) -> Result<(Self, Secrets), DocumentError> {
+        if !self.fits(secrets) {
+            return Err(DocumentError::Invalid("these are not the secrets of this keyring".into()));
+        }
+        let mut contents = self.next(nodeset)?;
+        let last = contents.epochs.iter().map(|entry| entry.number).fold(carried.last_epoch, Epoch::max);
+        let number = last.next().filter(|_| contents.epochs.len() < MAX_EPOCHS);
+        let number = number.ok_or_else(|| DocumentError::Invalid("no epoch number is left".into()))?;
+        for entry in contents.epochs.iter_mut().filter(|e| e.state != EpochState::Destroyed) {
+            entry.state = EpochState::Retired;
+        }
+        let primary_key = EpochKey::generate();
+        contents.state_commitment = derive::state_commitment(&carried.state, &contents.cluster);
+        contents.epochs.push(EpochEntry {
+            number,
+            state: EpochState::Primary,
+            created: now,
+            commitment: derive::epoch_commitment(&primary_key, &contents.cluster),
+            exposed: false,
+        });
+        let secrets = secrets.carry_over(carried.state, number, primary_key);
+        let keyring = Self::sign(contents, nodeset, own, &secrets)?;
+        Ok((keyring, secrets))
+    }
+
+    /// What the next version says before anything is changed.
+    fn next(&self, nodeset: &Nodeset) -> Result<Contents, DocumentError> {
         if nodeset.version() < self.contents.nodeset_version {
             let (expected, found) = (self.contents.nodeset_version, nodeset.version());
             return Err(DocumentError::OldNodeset { expected, found });
@@ -248,7 +295,7 @@ impl Keyring {
                 epoch.exposed = true;
             }
         }
-        Self::sign(contents, nodeset, own, secrets)
+        Ok(contents)
     }
 
     fn sign(
@@ -356,6 +403,17 @@ impl Keyring {
             .unwrap(&info, &wrap.wrapped)
             .ok_or_else(|| UnlockError::Unauthentic { recipient: Fingerprint::of(&wrap.recipient) })?;
         decode_secrets(&self.contents, &bundle)
+    }
+
+    /// Whether these are the secrets that this keyring commits to, all of them.
+    pub(crate) fn fits(&self, secrets: &Secrets) -> bool {
+        secrets.fit(&self.contents)
+    }
+
+    /// Whether the state key is another than in an earlier version: then digests of before and after do not compare.
+    #[must_use]
+    pub fn changes_state_key(&self, previous: &Self) -> bool {
+        self.contents.state_commitment != previous.contents.state_commitment
     }
 
     /// The bytes of the document.

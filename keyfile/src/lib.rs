@@ -21,6 +21,7 @@
 //! ```
 
 pub mod aad;
+pub mod acknowledgement;
 pub mod armour;
 pub mod derive;
 pub mod digest;

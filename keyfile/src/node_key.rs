@@ -11,7 +11,7 @@ use crate::{
     id::{ClusterId, Fingerprint, NodeName, UnixTime},
     key_text,
     nodeset::Member,
-    secret::{KEY_BYTES, LocalKey, Seed},
+    secret::{JetStreamKey, KEY_BYTES, LocalKey, Seed},
     suite::{RecipientPublic, Signature25519, WrappingKey},
 };
 
@@ -70,6 +70,12 @@ impl NodeKey {
     #[must_use]
     pub fn local_key(&self) -> LocalKey {
         derive::local_key(&self.seed)
+    }
+
+    /// The key of nats-server's own encryption on this node.
+    #[must_use]
+    pub fn jetstream_key(&self) -> JetStreamKey {
+        derive::jetstream_key(&self.seed)
     }
 }
 

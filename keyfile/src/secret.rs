@@ -73,6 +73,8 @@ secret! {
     ChunkKey;
     /// Raw key of a SQLCipher database.
     DatabaseKey;
+    /// nats-server's own at-rest key.
+    JetStreamKey;
 }
 
 macro_rules! random {
@@ -96,6 +98,14 @@ impl DatabaseKey {
     /// Shows the raw key to the one place that hands it to SQLCipher.
     #[must_use]
     pub fn expose_to_sqlcipher(&self) -> &[u8; KEY_BYTES] {
+        self.expose()
+    }
+}
+
+impl JetStreamKey {
+    /// Shows the key to the one place that writes nats-server's configuration, which never lies on a disk.
+    #[must_use]
+    pub fn expose_to_nats_server(&self) -> &[u8; KEY_BYTES] {
         self.expose()
     }
 }

@@ -38,6 +38,8 @@ pub enum Kind {
     Request,
     /// A further recovery recipient; unsigned keys cannot sign, so it carries a checksum instead.
     Recovery,
+    /// A node's word that it has unlocked a keyring; signed by itself.
+    Acknowledgement,
 }
 
 impl Kind {
@@ -47,6 +49,7 @@ impl Kind {
             Self::Keyring => 2,
             Self::Request => 3,
             Self::Recovery => 4,
+            Self::Acknowledgement => 5,
         }
     }
 
@@ -54,7 +57,7 @@ impl Kind {
     #[must_use]
     pub fn of(bytes: &[u8]) -> Option<Self> {
         let (&[m0, m1, m2, m3, _version, number], _) = bytes.split_first_chunk::<6>()?;
-        let known = [Self::Nodeset, Self::Keyring, Self::Request, Self::Recovery];
+        let known = [Self::Nodeset, Self::Keyring, Self::Request, Self::Recovery, Self::Acknowledgement];
         if [m0, m1, m2, m3] == MAGIC { known.into_iter().find(|kind| kind.number() == number) } else { None }
     }
 
@@ -66,6 +69,7 @@ impl Kind {
             Self::Keyring => "keyring",
             Self::Request => "enrolment request",
             Self::Recovery => "recovery recipient",
+            Self::Acknowledgement => "acknowledgement",
         }
     }
 }

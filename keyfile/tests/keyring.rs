@@ -186,3 +186,76 @@ fn a_keyring_can_be_looked_at_without_trusting_it() {
     let wanted: Vec<_> = w.nodeset.recipients().map(|recipient| recipient.fingerprint()).collect();
     assert_eq!(summary.recipients, wanted, "named as the nodeset names them");
 }
+
+fn sealed_under(secrets: &Secrets, number: Epoch, w: &World) -> [u8; 32] {
+    unibus_keyfile::derive::epoch_commitment(secrets.epoch(number).unwrap(), w.nodeset.cluster())
+}
+
+#[test]
+fn an_import_carries_the_state_key_over_and_keeps_what_was_sealed_before_open() {
+    let w = world();
+    let (source, theirs) = Keyring::create(&w.nodeset, &w.alpha, Lineage::random(), None, NOW).unwrap();
+    let wanted = commitment(&theirs, &w);
+    let (first, secrets) = Keyring::create(&w.nodeset, &w.alpha, Lineage::random(), None, NOW).unwrap();
+    let before = sealed_under(&secrets, Epoch::FIRST, &w);
+    let seven = Epoch::from_stored(7).unwrap();
+    let carried = CarriedOver { state: theirs.into_state_key(), last_epoch: seven };
+    let (second, secrets) = first.carry_over(&w.nodeset, &w.alpha, &secrets, carried, NOW).unwrap();
+    assert_eq!((second.version(), second.previous()), (2, Some(first.hash())));
+    assert_eq!(second.lineage(), first.lineage());
+    let states: Vec<_> = second.epochs().iter().map(|entry| (entry.number.get(), entry.state)).collect();
+    assert_eq!(states, [(1, EpochState::Retired), (8, EpochState::Primary)], "above all of both stores");
+    assert!(second.changes_state_key(&first) && !second.changes_state_key(&source));
+    // As every node and the operator read it.
+    for again in [secrets, second.unlock(&w.beta).unwrap(), second.unlock_with_recovery(&w.operator).unwrap()]
+    {
+        assert_eq!(commitment(&again, &w), wanted);
+        assert_eq!(again.primary().0.get(), 8);
+        assert_eq!(sealed_under(&again, Epoch::FIRST, &w), before);
+        assert_ne!(sealed_under(&again, again.primary().0, &w), before);
+    }
+}
+
+#[test]
+fn an_import_from_a_store_with_fewer_epochs_takes_the_next_of_its_own() {
+    let w = world();
+    let (first, secrets) = Keyring::create(&w.nodeset, &w.alpha, Lineage::random(), None, NOW).unwrap();
+    let carry = |keyring: &Keyring, secrets: &Secrets| {
+        let state = unibus_keyfile::secret::StateKey::generate();
+        let carried = CarriedOver { state, last_epoch: Epoch::FIRST };
+        keyring.carry_over(&w.nodeset, &w.alpha, secrets, carried, NOW).unwrap()
+    };
+    let (second, secrets) = carry(&first, &secrets);
+    let (third, secrets) = carry(&second, &secrets);
+    let numbers: Vec<_> = third.epochs().iter().map(|entry| entry.number.get()).collect();
+    assert_eq!(numbers, [1, 2, 3]);
+    assert_eq!(third.epochs().iter().filter(|e| e.state == EpochState::Primary).count(), 1);
+    assert!(third.epochs().iter().all(|entry| secrets.epoch(entry.number).is_some()));
+    assert!(third.changes_state_key(&second));
+    let rewrapped = third.rewrap(&w.nodeset, &w.alpha, &secrets).unwrap();
+    assert!(!rewrapped.changes_state_key(&third));
+}
+
+#[test]
+fn what_cannot_be_carried_over_is_refused() {
+    let w = world();
+    let (keyring, secrets) = Keyring::create(&w.nodeset, &w.alpha, Lineage::random(), None, NOW).unwrap();
+    let (_, others) = Keyring::create(&w.nodeset, &w.alpha, Lineage::random(), None, NOW).unwrap();
+    let carried = |last: u32| {
+        let state = unibus_keyfile::secret::StateKey::generate();
+        CarriedOver { state, last_epoch: Epoch::from_stored(last).unwrap() }
+    };
+    let refused = keyring.carry_over(&w.nodeset, &w.alpha, &others, carried(1), NOW).unwrap_err();
+    assert!(matches!(refused, DocumentError::Invalid(_)), "others' secrets: {refused:?}");
+    let refused = keyring.carry_over(&w.nodeset, &w.alpha, &secrets, carried(u32::MAX), NOW).unwrap_err();
+    assert!(matches!(refused, DocumentError::Invalid(_)), "no epoch is left: {refused:?}");
+    let mallory = node("mallory", &w.operator);
+    let refused = keyring.carry_over(&w.nodeset, &mallory, &secrets, carried(1), NOW).unwrap_err();
+    assert!(matches!(refused, DocumentError::Signer { .. }), "{refused:?}");
+    let newer = w.nodeset.next().without_node(w.beta.name()).sign(&w.operator).unwrap();
+    let (over, moved) = keyring.carry_over(&newer, &w.alpha, &secrets, carried(1), NOW).unwrap();
+    let exposed: Vec<_> = over.epochs().iter().map(|entry| entry.exposed).collect();
+    assert_eq!(exposed, [true, false], "beta could read the first epoch and never the second");
+    let refused = over.carry_over(&w.nodeset, &w.alpha, &moved, carried(1), NOW).unwrap_err();
+    assert!(matches!(refused, DocumentError::OldNodeset { .. }), "{refused:?}");
+}

@@ -210,6 +210,52 @@ fn magics_prefixes_and_armour_are_those_of_the_code() {
 }
 
 #[test]
+fn kinds_of_documents_are_those_of_the_code_and_have_a_section_each() {
+    let row = tables("5 Signed documents")[0].iter().find(|row| row[3] == "kind").unwrap()[4];
+    let kinds: Vec<(u8, &str)> = row
+        .split(", ")
+        .map(|kind| kind.split_once(' ').unwrap())
+        .map(|(number, name)| (number.parse().unwrap(), name))
+        .collect();
+    for (number, name) in &kinds {
+        let head = [signed::MAGIC.as_slice(), &[signed::VERSION_1, *number]].concat();
+        let kind = signed::Kind::of(&head).unwrap_or_else(|| panic!("{number} {name}"));
+        assert!(kind.name().ends_with(name), "{number}: {name}");
+        let title = format!("### 5.{number} {}{}\n", name[..1].to_uppercase(), &name[1..]);
+        assert!(SPEC.contains(&title), "{title}");
+    }
+    let next = u8::try_from(kinds.len() + 1).unwrap();
+    assert_eq!(signed::Kind::of(&[signed::MAGIC.as_slice(), &[1, next]].concat()), None);
+}
+
+#[test]
+fn the_fields_of_an_acknowledgement_are_those_of_the_code() {
+    use unibus_keyfile::{acknowledgement::Acknowledgement, keyring::Keyring, node_key::NodeKeyFile};
+    let operator = operator_key::OperatorKey::generate();
+    let own = NodeKeyFile::generate("alpha".parse().unwrap(), operator.cluster_id());
+    let now = id::UnixTime::from_seconds(1);
+    let nodeset = nodeset::Plan::first(&operator).with_node(own.member(now)).sign(&operator).unwrap();
+    let (keyring, secrets) =
+        Keyring::create(&nodeset, &own, id::Lineage::from_bytes([1; 16]), None, now).unwrap();
+    let signed = Acknowledgement::sign(&own, &keyring, &secrets, now).unwrap();
+    let mut body = minicbor::Decoder::new(&signed.as_bytes()[signed::HEADER_BYTES..]);
+    let rows = &tables("5.5 Acknowledgement")[0];
+    assert_eq!(body.map().unwrap(), u64::try_from(rows.len()).ok());
+    for row in rows {
+        assert_eq!(body.u64().unwrap().to_string(), row[0], "{}", row[1]);
+        let kind = match body.datatype().unwrap() {
+            minicbor::data::Type::Bytes => format!("bytes {}", body.bytes().unwrap().len()),
+            minicbor::data::Type::String => body.str().map(|_| "text".into()).unwrap(),
+            minicbor::data::Type::Array => body.skip().map(|()| "array of uint".into()).unwrap(),
+            _ => body.u64().map(|_| "uint".into()).unwrap(),
+        };
+        assert_eq!(kind, row[2], "{}", row[1]);
+    }
+    assert!(section("5.5 Acknowledgement").contains(&format!("1 to {}", keyring::MAX_EPOCHS)));
+    assert!(section("5.5 Acknowledgement").contains(&format!("`{}`", signed::Kind::Acknowledgement.name())));
+}
+
+#[test]
 fn every_section_that_the_code_cites_exists() {
     let mut folders = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))];
     let mut cited = 0;

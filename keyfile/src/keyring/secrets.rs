@@ -31,6 +31,14 @@ impl Secrets {
         Self { state, epochs: BTreeMap::new(), primary, primary_key }
     }
 
+    /// These, under another state key and with a new primary epoch.
+    pub(super) fn carry_over(&self, state: StateKey, primary: Epoch, primary_key: EpochKey) -> Self {
+        let all = self.epochs.iter().chain([(&self.primary, &self.primary_key)]);
+        let copy = |key: &EpochKey| EpochKey::init_with(|out| out.copy_from_slice(key.expose()));
+        let epochs = all.map(|(number, key)| (*number, copy(key))).collect();
+        Self { state, epochs, primary, primary_key }
+    }
+
     /// Whether these are the secrets that the keyring commits to, all that it needs.
     pub(super) fn fit(&self, contents: &Contents) -> bool {
         let epochs = contents.epochs.iter().filter(|entry| entry.state != EpochState::Destroyed);
