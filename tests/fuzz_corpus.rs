@@ -13,10 +13,11 @@ use std::path::{Path, PathBuf};
 
 type Entry = fn(&[u8]) -> bool;
 
-const TARGETS: [(&str, Entry); 8] = [
+const TARGETS: [(&str, Entry); 9] = [
     ("key_file", entries::key_file),
     ("nodeset", entries::nodeset),
     ("keyring", entries::keyring),
+    ("acknowledgement", entries::acknowledgement),
     ("envelope", entries::envelope),
     ("witness", entries::witness),
     ("record", entries::record),

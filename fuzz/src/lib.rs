@@ -7,6 +7,7 @@ use std::io::Cursor;
 use std::sync::LazyLock;
 use unibus_keyfile::{
     aad::Place,
+    acknowledgement::Acknowledgement,
     derive,
     digest::{StateDigest, sha256},
     envelope::{Envelope, Plaintext},
@@ -118,6 +119,21 @@ pub fn keyring(bytes: &[u8]) -> bool {
             1
         );
         keyring.unlock(&NODE).is_ok()
+    };
+    accept(bytes) | accept(&document)
+}
+
+/// An acknowledgement: as a document, and as a body that the node signed.
+pub fn acknowledgement(bytes: &[u8]) -> bool {
+    let Some(nodeset) = NODESET.as_ref() else { return false };
+    let signing = NODE.slots().first().expect("a fixed key").signing();
+    let document = signed::encode(Kind::Acknowledgement, bytes, &[&signing]);
+    let accept = |bytes: &[u8]| {
+        let Ok(found) = Acknowledgement::decode(bytes, nodeset) else { return false };
+        assert_eq!(found.as_bytes(), bytes);
+        assert_eq!((found.cluster(), found.node()), (nodeset.cluster(), NODE.name()));
+        assert!(found.keyring_version() > 0 && found.epochs().is_sorted());
+        !found.epochs().is_empty()
     };
     accept(bytes) | accept(&document)
 }

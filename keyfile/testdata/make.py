@@ -39,6 +39,9 @@ def main():
     vector("derive_ok_python", b"".join(derived.values()), format="derive", expect="ok",
            comment="database key, epoch commitment, state commitment", pin=pin, epoch_key=epoch_key.hex(),
            state_key=state_key.hex())
+    vector("server_side_key_ok_python", hkdf(b"", node_seed, b"unibus/node/jetstream/v1"),
+           format="server-side-key", expect="ok", comment="of the node whose seed is 32 bytes of 2", pin=pin,
+           node_seed=node_seed.hex())
     name_key = hkdf(cluster, epoch_key, b"unibus/epoch/name/v1")
     name = entry_name(name_key, 1, b"alice")
     vector("name_ok_python", name.encode(), format="name", expect="ok", comment="kind 1, identity `alice`",

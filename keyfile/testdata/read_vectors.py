@@ -76,6 +76,16 @@ def read_keyring(fields, data):
     assert [epoch[0] for epoch in body[8] if epoch[1] == 2] == [int(fields["primary"])]
 
 
+def read_acknowledgement(fields, data):
+    nodeset, _ = document(read_vector(FOLDER / fields["nodeset"])[1], 1)
+    body, signers = document(data, 5)
+    assert any(node[0] == body[4] and node[1] in signers for node in nodeset[4])
+    assert body[0] == nodeset[0] == cluster_of(fields) and body[1].hex() == fields["lineage"]
+    assert body[2] == int(fields["keyring-version"]) > 0 and body[3].hex() == fields["keyring-hash"]
+    assert body[4] == fields["node"] and body[6] == int(fields["created"])
+    assert body[5] == sorted(set(body[5])) == [int(epoch) for epoch in fields["epochs"].split(" ")]
+
+
 def read_request(fields, data):
     body, signers = document(armoured(data, "UNIBUS NODE REQUEST"), 3)
     assert body[0] == 1 and body[1] == cluster_of(fields) and body[2] == fields["name"] and body[3] == signers[0]
@@ -140,6 +150,10 @@ def read_derive(fields, data):
     assert data[:32] == hkdf(cluster, epoch_key, b"unibus/epoch/sqlcipher/v1")
     assert data[32:64] == hkdf(cluster, epoch_key, b"unibus/epoch/commitment/v1")
     assert data[64:] == hkdf(cluster, state_key, b"unibus/state/commitment/v1")
+
+
+def read_server_side_key(fields, data):
+    assert data == hkdf(b"", bytes.fromhex(fields["node-seed"]), b"unibus/node/jetstream/v1")
 
 
 def read_stream(fields, data):

@@ -11,6 +11,7 @@ use std::{
 
 use serde_json::Value;
 use unibus_keyfile::{
+    acknowledgement::Acknowledgement,
     id::{ClusterId, Lineage, UnixTime},
     keyring::Keyring,
     node_key::NodeKeyFile,
@@ -358,8 +359,10 @@ fn inspect_names_every_kind_of_file_and_shows_no_secret() {
     desk.ok(&["recovery", "generate", "--out", "safe.key"]);
     let now = UnixTime::from_seconds(1_800_000_000);
     let own = NodeKeyFile::load(&desk.path("keys/a.key")).unwrap();
-    let (keyring, _) = Keyring::create(&desk.nodeset(), &own, Lineage::random(), None, now).unwrap();
+    let (keyring, secrets) = Keyring::create(&desk.nodeset(), &own, Lineage::random(), None, now).unwrap();
     write(&desk.path("keyring"), keyring.as_bytes());
+    let word = Acknowledgement::sign(&own, &keyring, &secrets, now).unwrap();
+    write(&desk.path("acknowledgement"), word.as_bytes());
     let witness = Witness {
         cluster: desk.pin(),
         lineage: *keyring.lineage(),
@@ -380,6 +383,7 @@ fn inspect_names_every_kind_of_file_and_shows_no_secret() {
         ("keys/a.key", "node key"),
         ("keys/nodeset", "nodeset"),
         ("keyring", "keyring"),
+        ("acknowledgement", "acknowledgement"),
         ("a.request", "enrolment request"),
         ("safe.key", "recovery key"),
         ("safe.key.pub", "recovery recipient"),
@@ -405,9 +409,13 @@ fn inspect_names_every_kind_of_file_and_shows_no_secret() {
         (&held["trusted"], &held["epochs"][0]["state"]),
         (&Value::Bool(true), &Value::from("primary"))
     );
+    let held = desk.ok(&["--json", "inspect", "acknowledgement", "--nodeset", "keys/nodeset"]).json();
+    assert_eq!((&held["node"], &held["keyring_version"]), (&Value::from("a"), &Value::from(1)));
     let other = Desk::with_cluster();
     let nodeset = other.path("keys/nodeset");
-    desk.refused(&["inspect", "keyring", "--nodeset", nodeset.to_str().unwrap()], 6, "UB-K023");
+    for name in ["keyring", "acknowledgement"] {
+        desk.refused(&["inspect", name, "--nodeset", nodeset.to_str().unwrap()], 6, "UB-K023");
+    }
     desk.refused(&["inspect", "keys/nodeset", "--cluster", &other.pin().to_string()], 6, "UB-K023");
 }
 

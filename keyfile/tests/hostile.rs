@@ -3,12 +3,13 @@
 #![cfg(test)]
 
 use unibus_keyfile::{
+    acknowledgement::Acknowledgement,
     armour,
     error::{DecodeError, DocumentError, KeyTextError},
     key_text,
     keyring::Summary,
     node_key::NodeKeyFile,
-    nodeset::Nodeset,
+    nodeset::{Nodeset, Plan},
     operator_key::{LOCKED_BYTES, OperatorKey},
     request::Request,
     signed::{self, Kind, MAX_BODY_BYTES},
@@ -22,6 +23,8 @@ fn refused_by_all(body: &[u8]) {
     assert!(Nodeset::decode(&sign(Kind::Nodeset), &mallory.cluster_id()).is_err());
     assert!(Summary::decode(&sign(Kind::Keyring)).is_err());
     assert!(Request::decode(&sign(Kind::Request)).is_err());
+    let nodeset = Plan::first(&mallory).sign(&mallory).unwrap();
+    assert!(Acknowledgement::decode(&sign(Kind::Acknowledgement), &nodeset).is_err());
 }
 
 #[test]

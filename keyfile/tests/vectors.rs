@@ -13,6 +13,7 @@ use std::{
 use data_encoding::HEXLOWER;
 use unibus_keyfile::{
     aad::Place,
+    acknowledgement::Acknowledgement,
     armour, derive,
     digest::{StateDigest, StateHasher},
     envelope::{Operation, PlaintextRef},
@@ -182,6 +183,25 @@ fn keyring(v: &Vector) -> Outcome {
     Ok(())
 }
 
+fn acknowledgement(v: &Vector) -> Outcome {
+    let nodeset = Vector::read(&folder().join(v.field("nodeset")));
+    let nodeset = Nodeset::decode(&nodeset.bytes, &v.pin()).unwrap();
+    let found = Acknowledgement::decode(&v.bytes, &nodeset).map_err(|error| of_document(&error))?;
+    v.must_be("node", found.node());
+    v.must_be("lineage", found.lineage());
+    v.must_be("keyring-version", found.keyring_version());
+    v.must_be("keyring-hash", found.keyring_hash());
+    let epochs: Vec<String> = found.epochs().iter().map(ToString::to_string).collect();
+    v.must_be("epochs", epochs.join(" "));
+    v.must_be("created", found.created().seconds());
+    Ok(())
+}
+
+fn server_side_key(v: &Vector) -> Outcome {
+    let found = seeded_node(v).slots()[0].jetstream_key().expose_to_nats_server().to_vec();
+    (found == v.bytes).then_some(()).ok_or_else(|| HEXLOWER.encode(&found))
+}
+
 fn request(v: &Vector) -> Outcome {
     let text = String::from_utf8_lossy(&v.bytes);
     let request = Request::parse(&text).map_err(|error| of_document(&error))?;
@@ -313,6 +333,8 @@ fn decode(v: &Vector) -> Outcome {
         "pin" => pin(v),
         "nodeset" => nodeset(v),
         "keyring" => keyring(v),
+        "acknowledgement" => acknowledgement(v),
+        "server-side-key" => server_side_key(v),
         "request" => request(v),
         "recovery" => recovery_recipient(v),
         "witness" => witness(v),
@@ -372,23 +394,53 @@ fn every_way_to_be_wrong_has_a_vector() {
         "Signature",
         "Signer",
         "Cluster",
-        "Field(version)",
-        "Field(previous)",
         "Field(cluster)",
         "Field(lineage)",
     ];
-    let wanted: [(&str, &[&str]); 14] = [
+    let wanted: [(&str, &[&str]); 16] = [
         ("nodeset", &container),
-        ("nodeset", &["Field(nodes)", "Field(recovery)", "Field(node name)", "Field(node order)"]),
+        (
+            "nodeset",
+            &[
+                "Field(version)",
+                "Field(previous)",
+                "Field(nodes)",
+                "Field(recovery)",
+                "Field(node name)",
+                "Field(node order)",
+            ],
+        ),
         ("nodeset", &["Field(signing key)", "Field(wrapping key)", "Field(recovery name)"]),
         ("keyring", &container),
-        ("keyring", &["Field(epochs)", "Field(epoch)", "Field(epoch order)", "Field(epoch state)"]),
+        (
+            "keyring",
+            &[
+                "Field(version)",
+                "Field(previous)",
+                "Field(epochs)",
+                "Field(epoch)",
+                "Field(epoch order)",
+                "Field(epoch state)",
+            ],
+        ),
         (
             "keyring",
             &["Field(primary epoch)", "Field(commitment)", "Field(recipient)", "Field(nodeset hash)"],
         ),
         ("keyring", &["Field(state commitment)", "OldNodeset", "OtherNodeset", "Recipients"]),
         ("keyring", &["NotARecipient", "Unauthentic", "Contents", "Commitment"]),
+        ("acknowledgement", &container),
+        (
+            "acknowledgement",
+            &[
+                "Field(keyring version)",
+                "Field(epochs)",
+                "Field(epoch)",
+                "Field(epoch order)",
+                "Field(keyring hash)",
+                "Field(node name)",
+            ],
+        ),
         ("request", &["ok", "Version", "Signature", "Signer", "Field(armour)", "Field(node name)"]),
         ("recovery", &["ok", "Version", "Field(checksum)", "Field(signature count)", "Field(wrapping key)"]),
         ("witness", &["ok", "Truncated", "Magic", "Version", "Trailing", "OtherKey", "Unauthentic"]),
@@ -410,7 +462,17 @@ fn every_way_to_be_wrong_has_a_vector() {
             assert!(seen.contains(&(format, outcome)), "no vector of {format} for {outcome}");
         }
     }
-    for format in ["operator-key", "recovery-key", "pin", "name", "digest", "derive", "stream", "armour"] {
+    for format in [
+        "operator-key",
+        "recovery-key",
+        "pin",
+        "name",
+        "digest",
+        "derive",
+        "server-side-key",
+        "stream",
+        "armour",
+    ] {
         assert!(seen.contains(&(format, "ok")), "no good vector of {format}");
     }
     assert!(all.iter().any(|v| v.field("made-by") != "unibus-keyfile"), "made by other software");

@@ -3,6 +3,7 @@
 use super::entries::{NODE, OPERATOR, SEALER, lineage, place};
 use std::fs;
 use std::path::Path;
+use unibus_keyfile::acknowledgement::Acknowledgement;
 use unibus_keyfile::digest::{RunningHash, StateDigest, StateHasher};
 use unibus_keyfile::envelope::{Operation, Plaintext};
 use unibus_keyfile::id::{DocumentHash, Sequence, UnixTime};
@@ -58,8 +59,13 @@ fn key_files(put: Put<'_>) {
 fn documents(put: Put<'_>) -> Nodeset {
     let plan = Plan::first(&OPERATOR).with_node(NODE.member(now()));
     let nodeset = plan.sign(&OPERATOR).unwrap();
-    let (keyring, _) = Keyring::create(&nodeset, &NODE, lineage(), None, now()).unwrap();
-    for (target, bytes) in [("nodeset", nodeset.as_bytes()), ("keyring", keyring.as_bytes())] {
+    let (keyring, secrets) = Keyring::create(&nodeset, &NODE, lineage(), None, now()).unwrap();
+    let acknowledgement = Acknowledgement::sign(&NODE, &keyring, &secrets, now()).unwrap();
+    for (target, bytes) in [
+        ("nodeset", nodeset.as_bytes()),
+        ("keyring", keyring.as_bytes()),
+        ("acknowledgement", acknowledgement.as_bytes()),
+    ] {
         put(target, "valid-document", bytes);
         let length =
             u32::from_be_bytes(bytes[signed::HEADER_BYTES - 4..signed::HEADER_BYTES].try_into().unwrap());

@@ -15,6 +15,8 @@ use unibus_keyfile::{
 
 use super::folder;
 
+#[path = "acknowledgements.rs"]
+mod acknowledgements;
 #[path = "more.rs"]
 mod more;
 
@@ -81,6 +83,7 @@ fn make() {
     containers("nodeset", &nodeset_body(&w, |_| {}), &[w.operator.signing()], &[w.pin()]);
     nodesets(&w);
     more::keyrings(&w);
+    acknowledgements::acknowledgements(&w);
     more::requests(&w);
     more::recoveries(&w);
     more::witnesses();
@@ -225,7 +228,11 @@ fn pins(w: &World) {
 
 /// Every defect of the container, around a body that is good.
 fn containers(format: &str, body: &[u8], keys: &[&Signature25519], fields: &[(&str, String)]) {
-    let kind = if format == "nodeset" { Kind::Nodeset } else { Kind::Keyring };
+    let kind = match format {
+        "nodeset" => Kind::Nodeset,
+        "keyring" => Kind::Keyring,
+        _ => Kind::Acknowledgement,
+    };
     let good = signed::encode(kind, body, keys);
     let put = |name: &str, expect: &str, comment: &str, bytes: &[u8]| {
         put(&format!("{format}_{name}"), format, expect, comment, fields, bytes);

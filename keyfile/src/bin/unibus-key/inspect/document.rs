@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use unibus_keyfile::{
+    acknowledgement::Acknowledgement,
     error::{DecodeError, DocumentError, WitnessError},
     file,
     id::ClusterId,
@@ -32,6 +33,7 @@ pub(super) fn container(bytes: &[u8], args: &Inspect, report: &mut Report) -> Re
             show_recipient(&recovery::decode(bytes).map_err(refused(args))?, report);
             Ok(())
         }
+        Some(Kind::Acknowledgement) => acknowledgement(bytes, args, report),
         _ => {
             let source = DecodeError::Field("kind");
             Err(refused(args)(DocumentError::Decode { document: "signed document", source }))
@@ -81,18 +83,9 @@ fn nodeset(bytes: &[u8], args: &Inspect, report: &mut Report) -> Result<(), Fail
 
 fn keyring(bytes: &[u8], args: &Inspect, report: &mut Report) -> Result<(), Failure> {
     let summary = Summary::decode(bytes).map_err(refused(args))?;
-    let trusted = match &args.nodeset {
+    let trusted = match given_nodeset(args)? {
         None => None,
-        Some(path) => {
-            let nodeset = file::read_document(path)?;
-            let origin = format!("`{}`", path.display());
-            let nodeset = match &args.cluster {
-                Some(cluster) => Nodeset::decode(&nodeset, cluster),
-                None => Nodeset::decode_unpinned(&nodeset),
-            };
-            let nodeset = nodeset.map_err(|source| Failure::Document { origin, source })?;
-            Some(Keyring::decode(bytes, &nodeset, None).map_err(refused(args))?)
-        }
+        Some(nodeset) => Some(Keyring::decode(bytes, &nodeset, None).map_err(refused(args))?),
     };
     report.field("kind", "keyring");
     cluster_line(&summary.cluster, args, report);
@@ -121,6 +114,38 @@ fn keyring(bytes: &[u8], args: &Inspect, report: &mut Report) -> Result<(), Fail
     let recipients: Vec<String> = summary.recipients.iter().map(ToString::to_string).collect();
     report.line("wrapped to", recipients.join(", "));
     report.value("recipients", json!(recipients));
+    Ok(())
+}
+
+/// The nodeset that was given to hold a document against.
+fn given_nodeset(args: &Inspect) -> Result<Option<Nodeset>, Failure> {
+    let Some(path) = &args.nodeset else { return Ok(None) };
+    let nodeset = file::read_document(path)?;
+    let origin = format!("`{}`", path.display());
+    let nodeset = match &args.cluster {
+        Some(cluster) => Nodeset::decode(&nodeset, cluster),
+        None => Nodeset::decode_unpinned(&nodeset),
+    };
+    nodeset.map(Some).map_err(|source| Failure::Document { origin, source })
+}
+
+fn acknowledgement(bytes: &[u8], args: &Inspect, report: &mut Report) -> Result<(), Failure> {
+    report.field("kind", Kind::Acknowledgement.name());
+    let Some(nodeset) = given_nodeset(args)? else {
+        report.line("contents", "shown when they are held against a nodeset (--nodeset)");
+        return Ok(());
+    };
+    let found = Acknowledgement::decode(bytes, &nodeset).map_err(refused(args))?;
+    report.field("node", found.node());
+    cluster_line(found.cluster(), args, report);
+    report.field("lineage", found.lineage());
+    report.line("keyring", format!("version {}, {}", found.keyring_version(), found.keyring_hash()));
+    report.value("keyring_version", json!(found.keyring_version()));
+    report.value("keyring_hash", json!(found.keyring_hash().to_string()));
+    let epochs: Vec<String> = found.epochs().iter().map(ToString::to_string).collect();
+    report.line("opens epochs", epochs.join(", "));
+    report.value("epochs", json!(found.epochs().iter().map(|epoch| epoch.get()).collect::<Vec<_>>()));
+    report.field("made", found.created());
     Ok(())
 }
 
