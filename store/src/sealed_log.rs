@@ -6,8 +6,11 @@
 
 mod entry;
 mod error;
+mod export;
 mod options;
 mod stream;
+mod transaction;
+mod view;
 mod wire;
 
 pub use self::{

@@ -1,0 +1,515 @@
+//! All records in memory: a deterministic fold of the log (SPEC store, section 8.3).
+//!
+//! Every entry of one write carries the digest after the whole write. So the records may be shown exactly when
+//! their digest is that of the last entry, whatever was skipped on the way: a log keeps only the last entry of
+//! each name, and what was superseded before it was read is never seen.
+//!
+//! While the entries come one after the other, those of an unfinished write are held back, and the records stay
+//! those of the write before. Behind a gap nothing can be held back, because the beginning of the write may be what is
+//! missing: entries are then applied as they come, and nothing is shown until the digests are equal again.
+//!
+//! Memory: a record costs its bytes, 96 bytes of identity and place in a table that is one half to full, and its room id
+//! twice if it has one. Measured by `bytes_of_a_user_in_memory`: about 300 bytes for a user.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::mem;
+use std::sync::{Arc, Mutex, Weak};
+
+use unibus_keyfile::digest::{StateDigest, StateHasher};
+use unibus_keyfile::id::{Epoch, NodeName};
+
+use self::pending::Pending;
+use self::tables::Tables;
+use super::entry::{Content, DocumentName, Heartbeat, Opened};
+use super::export::Undo;
+use crate::domain::{Scan, View, Visit};
+use crate::error::StoreError;
+use crate::record::{Endpoint, Kind, RecordBytes, RecordId, RoomId, Timestamp};
+use crate::store::Census;
+
+mod pending;
+pub(super) mod tables;
+
+/// Most entries that are held back for the end of their write: as many as one write can have.
+const HELD_BACK_MAX: usize = 1000;
+
+/// What stands at a sequence, after it was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Item {
+    /// A sealed entry.
+    Entry(Opened),
+    /// A signed document. It is judged elsewhere; here only its name counts.
+    Document(DocumentName),
+}
+
+/// Why an entry does not belong where it stands. The state is as it was before.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum FoldError {
+    /// A sequence came again, or one before it.
+    #[error("sequence {found} after sequence {last}")]
+    OutOfOrder {
+        /// The sequence.
+        found: u64,
+        /// The one before.
+        last: u64,
+    },
+    /// Somebody wrote under keys that were replaced before.
+    #[error("an entry under epoch {found} after one under epoch {newest}")]
+    OlderEpoch {
+        /// Its epoch.
+        found: Epoch,
+        /// The newest epoch of an entry before it.
+        newest: Epoch,
+    },
+    /// The state key cannot change once there is something that it has hashed.
+    #[error("the log held records under another state key")]
+    HeldRecords,
+}
+
+/// Since when the records do not make up a state that a write has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Unsettled {
+    /// The first sequence behind the last settled state.
+    pub(super) since: u64,
+    /// The first range of sequences that was skipped since then, both ends included.
+    pub(super) gap: Option<(u64, u64)>,
+}
+
+#[derive(Debug)]
+enum Mode {
+    /// The records are what the last entry says they are.
+    Settled,
+    /// As before, and behind it a write that is not here whole.
+    HeldBack(Pending),
+    /// The records are on their way from one state to another.
+    Direct(Unsettled),
+}
+
+/// A live record.
+#[derive(Debug)]
+struct Held {
+    bytes: RecordBytes,
+    /// Epoch of the entry that put it.
+    epoch: Epoch,
+}
+
+/// A membership by its endpoint. No room comes before all rooms.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Seat {
+    endpoint: Endpoint,
+    room: Option<RoomId>,
+}
+
+/// What an entry is called, apart from its epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Name<'a> {
+    Record(&'a RecordId),
+    Heartbeat(&'a NodeName),
+    Import,
+    NonceFloor,
+}
+
+impl<'a> Name<'a> {
+    const fn of(content: &'a Content) -> Self {
+        match content {
+            Content::Record { id, .. } => Self::Record(id),
+            Content::Heartbeat { node, .. } => Self::Heartbeat(node),
+            Content::Import { .. } => Self::Import,
+            Content::NonceFloor(_) => Self::NonceFloor,
+        }
+    }
+}
+
+/// All records, indexed. One of it lies in a lock that readers, writer and follower share.
+pub(super) struct State {
+    hasher: StateHasher,
+    records: Tables<Held>,
+    /// Records of which a tombstone is left.
+    gone: Tables<Epoch>,
+    seats: BTreeSet<Seat>,
+    heartbeats: BTreeMap<NodeName, (u64, Heartbeat)>,
+    heartbeat_epochs: BTreeMap<NodeName, Epoch>,
+    import: Option<(bool, Epoch)>,
+    nonce_floor: Option<(Timestamp, Epoch)>,
+    documents: BTreeSet<DocumentName>,
+    epochs: BTreeMap<Epoch, u64>,
+    newest_epoch: Option<Epoch>,
+    /// Names of entries that were applied: a name is that of one record under one epoch.
+    names: u64,
+    mode: Mode,
+    sequence: u64,
+    /// Sequence of the last record entry that was applied.
+    record_sequence: u64,
+    /// Digest of all records, with what is held back.
+    digest: StateDigest,
+    /// Sequence of the last record entry and digest, when it was settled last.
+    settled: (u64, StateDigest),
+    exports: Vec<Weak<Mutex<Undo>>>,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unsettled = self.unsettled();
+        let mut out = f.debug_struct("State");
+        out.field("sequence", &self.sequence).field("unsettled", &unsettled).finish_non_exhaustive()
+    }
+}
+
+impl State {
+    /// Nothing applied, at sequence 0.
+    pub(super) fn new(hasher: StateHasher) -> Self {
+        Self {
+            hasher,
+            records: Tables::default(),
+            gone: Tables::default(),
+            seats: BTreeSet::new(),
+            heartbeats: BTreeMap::new(),
+            heartbeat_epochs: BTreeMap::new(),
+            import: None,
+            nonce_floor: None,
+            documents: BTreeSet::new(),
+            epochs: BTreeMap::new(),
+            newest_epoch: None,
+            names: 0,
+            mode: Mode::Settled,
+            sequence: 0,
+            record_sequence: 0,
+            digest: StateDigest::EMPTY,
+            settled: (0, StateDigest::EMPTY),
+            exports: Vec::new(),
+        }
+    }
+
+    /// Changes the state key.
+    ///
+    /// # Errors
+    /// [`FoldError::HeldRecords`] if there ever was a record.
+    pub(super) fn set_hasher(&mut self, hasher: StateHasher) -> Result<(), FoldError> {
+        if self.ever_held_a_record() {
+            return Err(FoldError::HeldRecords);
+        }
+        self.hasher = hasher;
+        Ok(())
+    }
+
+    /// Takes what stands at the next sequence that is not empty.
+    ///
+    /// # Errors
+    /// [`FoldError::OutOfOrder`], [`FoldError::OlderEpoch`].
+    pub(super) fn apply(&mut self, sequence: u64, item: Item) -> Result<(), FoldError> {
+        let last = self.sequence;
+        if sequence <= last {
+            return Err(FoldError::OutOfOrder { found: sequence, last });
+        }
+        if let (Item::Entry(opened), Some(newest)) = (&item, self.newest_epoch)
+            && opened.epoch < newest
+        {
+            return Err(FoldError::OlderEpoch { found: opened.epoch, newest });
+        }
+        let next = last.saturating_add(1);
+        if sequence > next {
+            self.go_direct(sequence, Some((next, sequence.saturating_sub(1))));
+        }
+        self.sequence = sequence;
+        match item {
+            Item::Document(name) => {
+                self.documents.insert(name);
+            }
+            Item::Entry(opened) => {
+                self.newest_epoch = Some(opened.epoch);
+                self.take(sequence, opened);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the digest is that of the last entry, and nothing is held back.
+    pub(super) const fn is_settled(&self) -> bool {
+        matches!(self.mode, Mode::Settled)
+    }
+
+    /// Whether the records are those of one moment: of the last entry, or, while a write comes in, of the entry
+    /// before that write. Otherwise the view answers nothing.
+    pub(super) const fn is_readable(&self) -> bool {
+        !matches!(self.mode, Mode::Direct(_))
+    }
+
+    /// Since when it is not settled, if it is not.
+    pub(super) fn unsettled(&self) -> Option<Unsettled> {
+        match &self.mode {
+            Mode::Settled => None,
+            Mode::HeldBack(pending) => {
+                Some(Unsettled { since: pending.since().unwrap_or(self.sequence), gap: None })
+            }
+            Mode::Direct(unsettled) => Some(*unsettled),
+        }
+    }
+
+    /// The last sequence taken, whether applied or held back.
+    pub(super) const fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Sequence of the last record entry, when it was settled last; 0 if there was none.
+    pub(super) const fn record_sequence(&self) -> u64 {
+        self.settled.0
+    }
+
+    /// Digest of the records, when it was settled last.
+    pub(super) const fn digest(&self) -> StateDigest {
+        self.settled.1
+    }
+
+    /// Distinct names seen: of entries, whether or not their record is gone or stands under a newer name too, and of
+    /// documents. As many messages as the stream has up to this sequence.
+    pub(super) fn names(&self) -> u64 {
+        let documents = u64::try_from(self.documents.len()).unwrap_or(u64::MAX);
+        self.names.saturating_add(documents).saturating_add(self.names_held_back())
+    }
+
+    fn names_held_back(&self) -> u64 {
+        let Mode::HeldBack(pending) = &self.mode else { return 0 };
+        let names = pending.entries().map(|opened| (Name::of(&opened.content), opened.epoch));
+        let new: BTreeSet<_> = names.filter(|(name, epoch)| self.epoch_of(*name) != Some(*epoch)).collect();
+        u64::try_from(new.len()).unwrap_or(u64::MAX)
+    }
+
+    /// How many records of each kind there are.
+    pub(super) fn census(&self) -> Census {
+        let mut census = Census::default();
+        Kind::ALL.into_iter().for_each(|kind| census.add(kind, self.records.count(kind)));
+        census
+    }
+
+    /// Whether an import is under way.
+    pub(super) fn import_open(&self) -> bool {
+        self.import.is_some_and(|(is_open, _)| is_open)
+    }
+
+    /// Signed requests that expire at this time or before are refused.
+    pub(super) fn nonce_floor(&self) -> Option<Timestamp> {
+        self.nonce_floor.map(|(at, _)| at)
+    }
+
+    /// The last sign of life of each node, and where it stands.
+    pub(super) const fn heartbeats(&self) -> &BTreeMap<NodeName, (u64, Heartbeat)> {
+        &self.heartbeats
+    }
+
+    /// How many records, tombstones and control entries have their last entry under each epoch.
+    pub(super) const fn epochs(&self) -> &BTreeMap<Epoch, u64> {
+        &self.epochs
+    }
+
+    /// Whether there ever was an entry of a record.
+    pub(super) fn ever_held_a_record(&self) -> bool {
+        let is_record = |opened: &Opened| matches!(opened.content, Content::Record { .. });
+        self.record_sequence > 0
+            || matches!(&self.mode, Mode::HeldBack(pending) if pending.entries().any(is_record))
+    }
+
+    fn take(&mut self, sequence: u64, opened: Opened) {
+        let digest_after = opened.digest_after;
+        self.digest = self.digest_with(&opened);
+        let is_whole = self.digest == digest_after;
+        match &mut self.mode {
+            Mode::Direct(_) => self.perform(sequence, opened),
+            Mode::Settled if is_whole => self.perform(sequence, opened),
+            Mode::HeldBack(pending) => pending.push(sequence, opened),
+            Mode::Settled => {
+                let mut pending = Pending::default();
+                pending.push(sequence, opened);
+                self.mode = Mode::HeldBack(pending);
+            }
+        }
+        if is_whole {
+            self.release();
+            self.mode = Mode::Settled;
+            self.settled = (self.record_sequence, self.digest);
+        } else if matches!(&self.mode, Mode::HeldBack(pending) if pending.len() > HELD_BACK_MAX) {
+            self.go_direct(sequence, None);
+        }
+    }
+
+    /// The digest with this entry on top of everything taken before. The hash of what the entry replaces is made
+    /// again: to keep 32 bytes for each record costs more than to hash one of them now and then.
+    fn digest_with(&self, opened: &Opened) -> StateDigest {
+        let mut digest = self.digest;
+        if let Content::Record { id, bytes } = &opened.content {
+            let held_back = match &self.mode {
+                Mode::HeldBack(pending) => pending.record(id),
+                Mode::Settled | Mode::Direct(_) => None,
+            };
+            if let Some(before) = held_back.unwrap_or_else(|| self.records.get(id).map(|held| &held.bytes)) {
+                digest.subtract(&self.hasher.hash(before.as_bytes()));
+            }
+            if let Some(bytes) = bytes {
+                digest.add(&opened.hash.unwrap_or_else(|| self.hasher.hash(bytes.as_bytes())));
+            }
+        }
+        digest
+    }
+
+    /// Gives up holding back. The first reason stays.
+    fn go_direct(&mut self, sequence: u64, gap: Option<(u64, u64)>) {
+        let before = self.unsettled();
+        self.release();
+        let since = before.map_or(sequence, |unsettled| unsettled.since);
+        let gap = before.and_then(|unsettled| unsettled.gap).or(gap);
+        self.mode = Mode::Direct(Unsettled { since, gap });
+    }
+
+    /// Performs what was held back.
+    fn release(&mut self) {
+        if let Mode::HeldBack(pending) = mem::replace(&mut self.mode, Mode::Settled) {
+            for (sequence, opened) in pending.into_entries() {
+                self.perform(sequence, opened);
+            }
+        }
+    }
+
+    fn epoch_of(&self, name: Name<'_>) -> Option<Epoch> {
+        match name {
+            Name::Record(id) => {
+                let live = self.records.get(id).map(|held| held.epoch);
+                live.or_else(|| self.gone.get(id).copied())
+            }
+            Name::Heartbeat(node) => self.heartbeat_epochs.get(node).copied(),
+            Name::Import => self.import.map(|(_, epoch)| epoch),
+            Name::NonceFloor => self.nonce_floor.map(|(_, epoch)| epoch),
+        }
+    }
+
+    fn perform(&mut self, sequence: u64, opened: Opened) {
+        let Opened { content, epoch, .. } = opened;
+        let before = self.epoch_of(Name::of(&content));
+        if before != Some(epoch) {
+            // Names are blinded under their epoch: the entry under the older one still stands beside this one.
+            self.names = self.names.saturating_add(1);
+            let count = self.epochs.entry(epoch).or_default();
+            *count = count.saturating_add(1);
+            if let Some(count) = before.and_then(|before| self.epochs.get_mut(&before)) {
+                *count = count.saturating_sub(1);
+                self.epochs.retain(|_, count| *count > 0);
+            }
+        }
+        match content {
+            Content::Record { id, bytes } => {
+                self.record_sequence = sequence;
+                self.keep_for_exports(&id);
+                self.set_record(id, bytes, epoch);
+            }
+            Content::Heartbeat { node, heartbeat } => {
+                self.heartbeats.insert(node.clone(), (sequence, heartbeat));
+                self.heartbeat_epochs.insert(node, epoch);
+            }
+            Content::Import { open } => self.import = Some((open, epoch)),
+            Content::NonceFloor(at) => self.nonce_floor = Some((at, epoch)),
+        }
+    }
+
+    fn set_record(&mut self, id: RecordId, bytes: Option<RecordBytes>, epoch: Epoch) {
+        if let RecordId::Member(room, endpoint) = &id {
+            let seat = Seat { endpoint: *endpoint, room: Some(room.clone()) };
+            if bytes.is_some() {
+                self.seats.insert(seat);
+            } else {
+                self.seats.remove(&seat);
+            }
+        }
+        match bytes {
+            Some(bytes) => {
+                self.gone.remove(&id);
+                self.records.insert(id, Held { bytes, epoch });
+            }
+            None => {
+                self.records.remove(&id);
+                self.gone.insert(id, epoch);
+            }
+        }
+    }
+
+    /// Keeps a record as it is now for the exports that have not come to it.
+    fn keep_for_exports(&mut self, id: &RecordId) {
+        if self.exports.is_empty() {
+            return;
+        }
+        let before = self.records.get(id).map(|held| &held.bytes);
+        self.exports.retain(|export| {
+            let Some(undo) = export.upgrade() else { return false };
+            Undo::lock(&undo).keep(id, before);
+            true
+        });
+    }
+
+    /// Has the records as they are now kept for an export, for as long as it holds on to the undo.
+    pub(super) fn begin_export(&mut self) -> Arc<Mutex<Undo>> {
+        let undo = Arc::new(Mutex::new(Undo::default()));
+        self.exports.push(Arc::downgrade(&undo));
+        undo
+    }
+
+    /// All records behind one, or all, as they are now, settled or not.
+    pub(super) fn behind(&self, last: Option<&RecordId>) -> impl Iterator<Item = (&RecordId, &RecordBytes)> {
+        self.records.behind(last).map(|(id, held)| (id, &held.bytes))
+    }
+
+    /// The rows of a scan.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] while the records are not those of one moment.
+    pub(super) fn select<'s>(&'s self, scan: Scan<'s>) -> Result<tables::Rows<'s, RecordBytes>, StoreError> {
+        self.readable()?;
+        if let Scan::MembershipsOf(endpoint) = scan {
+            return Ok(Box::new(self.memberships_of(endpoint)));
+        }
+        Ok(Box::new(self.records.select(scan).map(|(id, held)| (id, &held.bytes))))
+    }
+
+    fn memberships_of<'s>(
+        &'s self,
+        endpoint: &'s Endpoint,
+    ) -> impl Iterator<Item = (&'s RecordId, &'s RecordBytes)> {
+        let seats = self.seats.range(Seat { endpoint: *endpoint, room: None }..);
+        let rooms = seats.take_while(|seat| seat.endpoint == *endpoint).filter_map(|seat| seat.room.clone());
+        rooms.filter_map(|room| {
+            let (id, held) = self.records.get_key_value(&RecordId::Member(room, *endpoint))?;
+            Some((id, &held.bytes))
+        })
+    }
+
+    fn readable(&self) -> Result<(), StoreError> {
+        if self.is_readable() {
+            return Ok(());
+        }
+        Err(StoreError::Unavailable { why: "the log is being read" })
+    }
+
+    /// A record as it is shown.
+    ///
+    /// # Errors
+    /// As [`State::select`].
+    pub(super) fn shown(&self, id: &RecordId) -> Result<Option<&RecordBytes>, StoreError> {
+        self.readable()?;
+        Ok(self.records.get(id).map(|held| &held.bytes))
+    }
+}
+
+impl View for State {
+    fn record(&self, id: &RecordId) -> Result<Option<RecordBytes>, StoreError> {
+        Ok(self.shown(id)?.cloned())
+    }
+
+    fn scan(&self, scan: Scan<'_>, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        for (id, bytes) in self.select(scan)? {
+            if visit(id, bytes)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
