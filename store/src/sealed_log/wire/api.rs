@@ -1,0 +1,202 @@
+//! Questions to JetStream, each with a time limit.
+
+use std::time::Duration;
+
+use async_nats::{Request, RequestErrorKind};
+use bytes::Bytes;
+use data_encoding::BASE64;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::connection::explain;
+use super::{Raw, Wire, WireError, header};
+use crate::sealed_log::stream::{Bucket, SettingsError, StreamInfo};
+
+/// Time for an answer.
+const ANSWER: Duration = Duration::from_secs(2);
+/// Time for an answer that all servers must agree upon.
+const AGREEMENT: Duration = Duration::from_secs(5);
+
+/// An error as JetStream says it.
+#[derive(Debug, Deserialize)]
+pub(super) struct ApiError {
+    #[serde(default)]
+    code: u64,
+    #[serde(default)]
+    pub(super) err_code: u64,
+    #[serde(default)]
+    pub(super) description: String,
+}
+
+impl From<ApiError> for WireError {
+    fn from(error: ApiError) -> Self {
+        let why = format!("{} (error {})", error.description, error.err_code);
+        match (error.err_code, error.code) {
+            (10_059, _) => Self::NoStream,
+            // Not enabled for the account, or on the server.
+            (10_039 | 10_076, _) => Self::NoJetStream { why },
+            // Resources are short: waiting for a quorum would not help.
+            (10_023 | 10_047, _) => Self::Api { code: error.err_code, why: error.description },
+            // Not available, not the leader, not assigned yet, no peers, stream offline.
+            (10_005 | 10_008 | 10_009 | 10_010 | 10_118, _) | (_, 503) => Self::NoQuorum { why },
+            (code, _) => Self::Api { code, why: error.description },
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct GetReply {
+    message: StoredReply,
+}
+
+#[derive(Deserialize)]
+struct StoredReply {
+    subject: String,
+    seq: u64,
+    #[serde(default)]
+    hdrs: String,
+    #[serde(default)]
+    data: String,
+}
+
+impl Wire {
+    /// What the servers say of the log's stream.
+    ///
+    /// # Errors
+    /// [`WireError::NoStream`] if there is none; [`WireError`] for all else.
+    pub(in crate::sealed_log) async fn info(&self) -> Result<StreamInfo, WireError> {
+        self.info_of(Bucket::Control).await
+    }
+
+    /// Makes the log's stream. One that is there stays as it is: with the same settings this changes nothing, with
+    /// others it is refused.
+    ///
+    /// # Errors
+    /// [`WireError`].
+    pub(in crate::sealed_log) async fn create(&self, replicas: usize) -> Result<(), WireError> {
+        self.create_stream(Bucket::Control, replicas).await
+    }
+
+    /// What the servers say of the stream of nonces.
+    ///
+    /// # Errors
+    /// [`WireError::NoStream`] if there is none; [`WireError`] for all else.
+    pub(in crate::sealed_log) async fn nonces_info(&self) -> Result<StreamInfo, WireError> {
+        self.info_of(Bucket::Nonces).await
+    }
+
+    /// Makes the stream of nonces, as [`Wire::create`] does.
+    ///
+    /// # Errors
+    /// [`WireError`].
+    pub(in crate::sealed_log) async fn create_nonces(&self, replicas: usize) -> Result<(), WireError> {
+        self.create_stream(Bucket::Nonces, replicas).await
+    }
+
+    /// Has the stream kept by more servers. `info` must be what was last heard of it; nothing else is changed.
+    ///
+    /// # Errors
+    /// [`WireError::Settings`] if another setting differs too, or fewer replicas are wanted; [`WireError`].
+    pub(in crate::sealed_log) async fn raise_replicas(
+        &self,
+        info: &StreamInfo,
+        replicas: usize,
+    ) -> Result<(), WireError> {
+        let now = info.wanted_replicas().unwrap_or(usize::MAX);
+        info.check(now)?;
+        if now > replicas {
+            let (found, wanted) = (now.to_string(), replicas.to_string());
+            return Err(SettingsError { setting: "num_replicas", found, wanted }.into());
+        }
+        let bucket = info.bucket();
+        let config = bucket.config(replicas);
+        self.ask(&format!("STREAM.UPDATE.{}", bucket.stream()), &config, AGREEMENT).await.map(drop)
+    }
+
+    /// The message at a sequence; none if nothing is stored there.
+    ///
+    /// # Errors
+    /// [`WireError`].
+    pub(in crate::sealed_log) async fn get(&self, sequence: u64) -> Result<Option<Raw>, WireError> {
+        if sequence == 0 {
+            return Ok(None);
+        }
+        let subject = format!("STREAM.MSG.GET.{}", Bucket::Control.stream());
+        let reply = match self.ask(&subject, &json!({ "seq": sequence }), ANSWER).await {
+            Err(WireError::Api { code: 10_037, .. }) => return Ok(None),
+            reply => reply?,
+        };
+        let GetReply { message } = serde_json::from_value(reply).map_err(|error| not_understood(&error))?;
+        if message.seq != sequence {
+            let why = format!("asked for sequence {sequence}, got {}", message.seq);
+            return Err(WireError::Api { code: 0, why });
+        }
+        let decode = |text: &str| BASE64.decode(text.as_bytes()).map_err(|error| not_understood(&error));
+        let headers = decode(&message.hdrs)?;
+        let payload = Bytes::from(decode(&message.data)?);
+        let foreign_header = header::foreign_in(&headers);
+        Ok(Some(Raw { sequence, subject: message.subject, payload, foreign_header, pending: 0 }))
+    }
+
+    async fn info_of(&self, bucket: Bucket) -> Result<StreamInfo, WireError> {
+        let reply = self.ask(&format!("STREAM.INFO.{}", bucket.stream()), &json!({}), ANSWER).await?;
+        StreamInfo::parse(bucket, reply).map_err(|error| not_understood(&error))
+    }
+
+    async fn create_stream(&self, bucket: Bucket, replicas: usize) -> Result<(), WireError> {
+        let config = bucket.config(replicas);
+        self.ask(&format!("STREAM.CREATE.{}", bucket.stream()), &config, AGREEMENT).await.map(drop)
+    }
+
+    /// Asks, and gives the answer if it is no error.
+    pub(super) async fn ask(
+        &self,
+        subject: &str,
+        body: &Value,
+        patience: Duration,
+    ) -> Result<Value, WireError> {
+        let began = Instant::now();
+        let request = Request::new().payload(body.to_string().into()).timeout(Some(patience));
+        let asked = self.client.send_request(format!("$JS.API.{subject}"), request);
+        // The request's own limit begins when the connection has taken it.
+        let reply = match tokio::time::timeout(patience, asked).await {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(error)) => match error.kind() {
+                RequestErrorKind::NoResponders if !self.client.server_info().jetstream => {
+                    return Err(WireError::NoJetStream { why: "the server runs without it".to_owned() });
+                }
+                RequestErrorKind::NoResponders => {
+                    return Err(WireError::NoQuorum { why: "nobody answers for JetStream".to_owned() });
+                }
+                RequestErrorKind::TimedOut => return Err(self.silence(began)),
+                _ => return Err(WireError::Unreachable { why: explain(&error) }),
+            },
+            Err(_) => return Err(self.silence(began)),
+        };
+        let mut reply: Value =
+            serde_json::from_slice(&reply.payload).map_err(|error| not_understood(&error))?;
+        match reply.get_mut("error").map(Value::take) {
+            None | Some(Value::Null) => Ok(reply),
+            Some(error) => {
+                Err(serde_json::from_value::<ApiError>(error).map_err(|error| not_understood(&error))?.into())
+            }
+        }
+    }
+
+    /// Why nothing was heard.
+    fn silence(&self, since: Instant) -> WireError {
+        if let Some(why) = self.refused_since(since) {
+            WireError::NotAdmitted { why }
+        } else if self.is_connected() {
+            WireError::NoQuorum { why: "no answer in time".to_owned() }
+        } else {
+            WireError::Unreachable { why: "the connection is lost".to_owned() }
+        }
+    }
+}
+
+/// An answer that is none.
+fn not_understood(error: &dyn std::error::Error) -> WireError {
+    WireError::Api { code: 0, why: format!("an answer that cannot be understood: {error}") }
+}
