@@ -3,18 +3,416 @@
 //! Every entry is sealed for the one sequence at which it will stand, and is stored there or not at all. A node
 //! keeps all records in memory, a fold of the log, and writes by stating the sequence that it has seen: so writes
 //! are serializable over all nodes, and an old value put back does not open.
+//!
+//! Paved path: [`SealedLog::open`]; it makes the log where there was never one.
 
+mod backend;
+mod boot;
+mod documents;
 mod entry;
 mod error;
 mod export;
+mod follower;
+mod guard;
+mod keeper;
+mod nonces;
 mod options;
+mod replay;
+mod shared;
 mod stream;
 mod transaction;
 mod view;
 mod wire;
+mod writer;
 
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, oneshot};
+use unibus_keyfile::durable::{LockFile, Sync};
+use unibus_keyfile::id::Sequence;
+use unibus_keyfile::keyring::{CarriedOver, Keyring};
+use unibus_keyfile::nodeset::Nodeset;
+use unibus_keyfile::witness::{Witness, WitnessSealer};
+
+use self::{
+    boot::Booted,
+    entry::{DocumentName, Sealed},
+    guard::LastLook,
+    keeper::Keeper,
+    nonces::Claims,
+    shared::Shared,
+    wire::Wire,
+    writer::{Job, WRITE_DEADLINE, Work, Writer},
+};
 pub use self::{
     error::LogError,
-    options::{Access, BootEvent, LogOptions},
+    options::{Access, BootEvent, Clock, LogOptions, Progress},
     stream::STREAM,
 };
+use crate::{error::StoreError, record::Timestamp};
+
+/// Threads of a log: one reads what comes, one writes.
+const THREADS: usize = 2;
+/// Jobs that may wait for the writer.
+const WAITING: usize = 4096;
+/// Parts of the staleness limit after which an idle node writes a heartbeat.
+const BEATS_PER_LIMIT: u32 = 4;
+/// Time for a document that others also want to write.
+const DOCUMENT_TRIES: usize = 20;
+
+/// Which nodes hold the log, as the server says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Replication {
+    /// The node that leads.
+    pub leader: Option<String>,
+    /// Replicas that there should be.
+    pub wanted: usize,
+    /// Replicas that are up and current, the leader included.
+    pub current: usize,
+}
+
+/// An open log.
+///
+/// Its tasks run on threads of its own. Dropping it flushes the witness.
+pub struct SealedLog {
+    shared: Arc<Shared>,
+    wire: Wire,
+    jobs: Option<mpsc::Sender<Job>>,
+    keeper: Option<Arc<Keeper>>,
+    last_look: LastLook,
+    claims: Claims,
+    options: LogOptions,
+    proven_at: Mutex<Option<Timestamp>>,
+    made: bool,
+    // Last: the tasks go before what they use.
+    runtime: Option<Runtime>,
+    _lock: Option<LockFile>,
+}
+
+impl std::fmt::Debug for SealedLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SealedLog")
+            .field("sequence", &self.shared.sequence())
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl SealedLog {
+    /// Opens a log: reaches it, trusts its documents, reads all of it, holds it against the witness. Makes it where
+    /// there was never one ([`Access`]). Blocks.
+    ///
+    /// # Errors
+    /// [`LogError`]; nothing was deleted or made anew then.
+    pub fn open(options: LogOptions) -> Result<Self, LogError> {
+        Self::open_carrying(options, None)
+    }
+
+    /// As [`SealedLog::open`]; a log that is made takes over the state key, so that equal contents have equal digests.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn open_carrying(options: LogOptions, carried: Option<CarriedOver>) -> Result<Self, LogError> {
+        if options.keys.node().is_none() && options.access != Access::Read {
+            return Err(LogError::Misuse("a recovery key opens a log for reading only"));
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("sealed-log")
+            .enable_all()
+            .build()
+            .map_err(|_| LogError::Misuse("the threads of the log cannot be started"))?;
+        match on_own_thread(runtime.handle(), Self::start(options, carried)) {
+            Ok(mut log) => {
+                log.runtime = Some(runtime);
+                Ok(log)
+            }
+            Err(error) => {
+                runtime.shutdown_background();
+                Err(error)
+            }
+        }
+    }
+
+    async fn start(options: LogOptions, carried: Option<CarriedOver>) -> Result<Self, LogError> {
+        let begun = Instant::now();
+        let Booted { wire, shared, witness, lock, info, made } = boot::boot(&options, carried).await?;
+        shared.advanced.send_replace(shared.sequence());
+        let serves = matches!(options.access, Access::Serve | Access::Init);
+        let last_look = LastLook::default();
+        *last_look.lock().unwrap_or_else(PoisonError::into_inner) = Some(info);
+        let (send, jobs) = mpsc::channel(WAITING);
+        let mut keeper = None;
+        if options.access != Access::Read
+            && let Some(own) = options.keys.node()
+        {
+            let beat_every = serves.then(|| options.max_staleness / BEATS_PER_LIMIT);
+            let writer = Writer {
+                shared: Arc::clone(&shared),
+                wire: wire.clone(),
+                node: own.name().clone(),
+                jobs,
+                beat_every,
+                replicas: options.replicas,
+            };
+            tokio::spawn(follower::follow(Arc::clone(&shared), wire.clone()));
+            tokio::spawn(writer.run());
+            if serves {
+                let look = Arc::clone(&last_look);
+                tokio::spawn(guard::watch(Arc::clone(&shared), wire.clone(), options.replicas, look));
+                let current = own.slots().first().ok_or(LogError::Misuse("the key file holds no key"))?;
+                let sealer = WitnessSealer::new(current);
+                let kept =
+                    Keeper::new(Arc::clone(&shared), sealer, options.state_dir.clone(), witness.clone());
+                keeper = Some(Arc::new(kept));
+            }
+        }
+        let proven_at = Mutex::new(Some((options.clock)()));
+        let log = Self {
+            shared,
+            wire,
+            jobs: (options.access != Access::Read).then_some(send),
+            keeper,
+            last_look,
+            claims: Claims::default(),
+            options,
+            proven_at,
+            made,
+            runtime: None,
+            _lock: lock,
+        };
+        if serves {
+            log.begin_to_serve(begun, witness.is_some()).await?;
+        }
+        Ok(log)
+    }
+
+    /// Pays what this node owes the log, proves that it is current, and begins to keep the witness.
+    async fn begin_to_serve(&self, begun: Instant, has_witness: bool) -> Result<(), LogError> {
+        let budget = self.options.boot_budget.saturating_sub(begun.elapsed()).max(Duration::from_secs(1));
+        let proven = tokio::time::timeout(budget, async {
+            self.pay().await?;
+            self.prove_now().await?;
+            self.is_vouched_for(begun, has_witness).await
+        });
+        let unreachable = || LogError::Unreachable {
+            why: "no heartbeat was acknowledged: too few nodes are up".to_owned(),
+            waited: begun.elapsed(),
+        };
+        proven.await.unwrap_or_else(|_| Err(unreachable()))?;
+        if let Some(keeper) = &self.keeper {
+            keeper.write(Sync::Disk).map_err(|source| LogError::Witness {
+                path: Witness::path(&self.options.state_dir),
+                source,
+            })?;
+            tokio::spawn(keeper::keep(Arc::clone(keeper)));
+        }
+        Ok(())
+    }
+
+    /// A node without a witness cannot tell yesterday's log from today's. Of several nodes, another that has begun to
+    /// serve vouches for it by its heartbeat.
+    async fn is_vouched_for(&self, begun: Instant, has_witness: bool) -> Result<(), LogError> {
+        let is_alone = self.options.replicas == 1;
+        let is_new = self.made || !self.shared.state().ever_held_a_record();
+        if has_witness || is_alone || is_new || self.options.access == Access::Init {
+            return Ok(());
+        }
+        let mut patience = boot::Patience::new(&self.options, begun);
+        while !self.shared.has_heard_since(begun) {
+            let no_witness = || LogError::NoWitness {
+                path: Witness::path(&self.options.state_dir),
+                sequence: Sequence(self.shared.sequence()),
+            };
+            let why = "this node has no witness: it waits for another node that serves";
+            patience.wait(why).await.map_err(|_| no_witness())?;
+        }
+        Ok(())
+    }
+
+    /// Publishes a newer nodeset, a keyring wrapped for it, and this node's acknowledgement, as far as they are due.
+    async fn pay(&self) -> Result<(), LogError> {
+        let Some(own) = self.options.keys.node() else { return Ok(()) };
+        for _ in 0..DOCUMENT_TRIES {
+            let at = self.shared.sequence();
+            let Some(document) = boot::owed(&self.shared, own)? else { return Ok(()) };
+            match self.submit(Work::Document(document, at)).await {
+                Ok(()) => self.catch_up(at).await,
+                // Another node was first, perhaps with the very same; what is still due is looked at anew.
+                Err(StoreError::Unavailable { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(LogError::Unreachable { why: "the log moves on all the time".into(), waited: WRITE_DEADLINE })
+    }
+
+    /// Waits until the view is beyond `sequence`.
+    async fn catch_up(&self, sequence: u64) {
+        let mut advanced = self.shared.advanced.subscribe();
+        // A view that does not get there is noticed by the next write.
+        drop(tokio::time::timeout(WRITE_DEADLINE, advanced.wait_for(|last| *last > sequence)).await);
+    }
+
+    /// Waits for an acknowledged write that was sent after this call: then the view misses nothing older.
+    async fn prove_now(&self) -> Result<(), StoreError> {
+        if self.jobs.is_none() {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        let mut proofs = self.shared.proofs.subscribe();
+        let proven = async {
+            loop {
+                self.shared.is_trusted()?;
+                if proofs.borrow_and_update().is_some_and(|sent| sent >= begun) {
+                    return Ok(());
+                }
+                self.shared.wanted.notify_one();
+                // Asked again now and then: a doubt that has come up meanwhile must end the wait.
+                drop(tokio::time::timeout(Duration::from_millis(500), proofs.changed()).await);
+            }
+        };
+        let answer = tokio::time::timeout(WRITE_DEADLINE, proven).await;
+        answer.unwrap_or(Err(StoreError::Unavailable { why: "this node has no contact with the majority" }))
+    }
+
+    async fn submit(&self, work: Work) -> Result<(), StoreError> {
+        let closed = StoreError::Unavailable { why: "the log is open for reading only" };
+        let Some(jobs) = &self.jobs else { return Err(closed) };
+        let (answer, answered) = oneshot::channel();
+        let job = Job { work, answer, deadline: Instant::now() + WRITE_DEADLINE };
+        let gone = |_| StoreError::Poisoned { step: "the writer" };
+        jobs.send(job).await.map_err(|_| StoreError::Poisoned { step: "the writer" })?;
+        answered.await.map_err(gone)?
+    }
+
+    /// Runs on the log's own threads, and waits for it on one that belongs to nobody's runtime.
+    fn blocking<T: Send>(&self, future: impl Future<Output = T> + Send) -> Result<T, StoreError> {
+        let runtime = self.runtime.as_ref().ok_or(StoreError::Poisoned { step: "the runtime" })?;
+        Ok(on_own_thread(runtime.handle(), future))
+    }
+
+    /// The verified nodeset.
+    #[must_use]
+    pub fn nodeset(&self) -> Nodeset {
+        self.shared.documents().nodeset.clone()
+    }
+
+    /// The verified keyring.
+    #[must_use]
+    pub fn keyring(&self) -> Keyring {
+        self.shared.documents().keyring.clone()
+    }
+
+    /// The witness as last written; none for a log that is not served by this handle.
+    #[must_use]
+    pub fn witness(&self) -> Option<Witness> {
+        self.keeper.as_ref().and_then(|keeper| keeper.witness())
+    }
+
+    /// Whether opening has made this log.
+    #[must_use]
+    pub const fn was_made(&self) -> bool {
+        self.made
+    }
+
+    /// The last sequence of the stream that this node has taken in: heartbeats and documents count.
+    #[must_use]
+    pub fn last_sequence(&self) -> u64 {
+        self.shared.sequence()
+    }
+
+    /// Whether an import was begun and not ended.
+    #[must_use]
+    pub fn is_half_imported(&self) -> bool {
+        self.shared.state().import_open()
+    }
+
+    /// Which nodes hold the log, asked now.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn replication(&self) -> Result<Replication, StoreError> {
+        let unavailable = |_| StoreError::Unavailable { why: "the server does not say who holds the log" };
+        let info = self.wire.info().await.map_err(unavailable)?;
+        Ok(Replication {
+            leader: info.leader.clone(),
+            wanted: info.wanted_replicas().unwrap_or(0),
+            current: info.current_replicas(),
+        })
+    }
+
+    /// As [`SealedLog::replication`], for threads that may block.
+    ///
+    /// # Errors
+    /// As [`SealedLog::replication`].
+    pub fn replication_now(&self) -> Result<Replication, StoreError> {
+        self.blocking(self.replication())?
+    }
+
+    /// Takes over the state key of a source, so that equal contents have equal digests: the log's keyring is followed by
+    /// one with that key and a new epoch. Only a log that never held a record allows it. Blocks.
+    ///
+    /// # Errors
+    /// [`LogError::NotEmpty`]; what keeps the log from writing.
+    pub fn carry_over(&self, carried: CarriedOver) -> Result<(), LogError> {
+        let own = self.options.keys.node().ok_or(LogError::Misuse("an import needs the node's key file"))?;
+        let at = self.shared.sequence();
+        let sealed = {
+            let (state, documents) = (self.shared.state(), self.shared.documents());
+            if state.ever_held_a_record() {
+                return Err(LogError::NotEmpty { records: state.census().total() });
+            }
+            let now = boot::unix(self.shared.now());
+            let (nodeset, secrets) = (&documents.nodeset, &documents.secrets);
+            let (next, _) =
+                documents.keyring.carry_over(nodeset, own, secrets, carried, now).map_err(|source| {
+                    LogError::UntrustedEntry { document: "keyring", sequence: Sequence(at), source }
+                })?;
+            Sealed { subject: DocumentName::Keyring.subject(), payload: next.as_bytes().to_vec().into() }
+        };
+        self.blocking(async {
+            // The log moves by heartbeats: the document does not depend on them, only on the keyring before it.
+            let mut at = at;
+            for _ in 0..DOCUMENT_TRIES {
+                match self.submit(Work::Document(sealed.clone(), at)).await {
+                    Ok(()) => {
+                        self.catch_up(at).await;
+                        return Ok(());
+                    }
+                    Err(StoreError::Unavailable { .. }) => at = self.shared.sequence(),
+                    Err(error) => return Err(error),
+                }
+            }
+            Err(StoreError::Unavailable { why: "the log moves on all the time" })
+        })??;
+        Ok(())
+    }
+}
+
+impl Drop for SealedLog {
+    fn drop(&mut self) {
+        if let Some(keeper) = &self.keeper {
+            // A witness that is a moment behind is allowed.
+            drop(keeper.write(Sync::Disk));
+        }
+        // Not waited for: this may run where nothing may block.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Waits for `future` on a thread that belongs to no runtime, so that any thread may call it.
+fn on_own_thread<T: Send>(handle: &tokio::runtime::Handle, future: impl Future<Output = T> + Send) -> T {
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| handle.block_on(future));
+        match waiting.join() {
+            Ok(value) => value,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}

@@ -26,6 +26,8 @@ const HEARTBEAT: u8 = 64;
 const IMPORT: u8 = 65;
 /// Kind of the nonce floor.
 const NONCE_FLOOR: u8 = 66;
+/// Kind of a nonce: in names only, a nonce is no entry.
+pub(super) const NONCE: u8 = 67;
 /// First byte of the body of a heartbeat or nonce floor.
 const BODY_VERSION_1: u8 = 1;
 

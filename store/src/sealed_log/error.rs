@@ -309,3 +309,20 @@ impl From<StoreError> for LogError {
         Self::Store(source)
     }
 }
+
+impl From<LogError> for StoreError {
+    /// What a store answers where opening a log would give a reason of its own.
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Store(source) => source,
+            LogError::RolledBack { found, witnessed } => Self::RolledBack { found, witnessed },
+            LogError::NotEmpty { records } => Self::NotEmpty { records },
+            other => match other.class() {
+                ErrorClass::Unavailable | ErrorClass::Io => {
+                    Self::Unavailable { why: "the log cannot be read now" }
+                }
+                _ => Self::Tampered { what: other.to_string() },
+            },
+        }
+    }
+}

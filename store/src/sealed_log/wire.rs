@@ -4,6 +4,7 @@
 mod api;
 mod connection;
 mod header;
+mod last;
 mod publish;
 mod tail;
 
@@ -14,10 +15,7 @@ use bytes::Bytes;
 
 use super::stream::SettingsError;
 
-pub(super) use self::{
-    connection::{Wire, WireOptions},
-    tail::Tail,
-};
+pub(super) use self::connection::{Wire, WireOptions};
 
 /// One message of the stream, as a server gave it.
 #[derive(Debug, Clone)]

@@ -77,6 +77,10 @@ pub struct Posture {
     pub recovery_recipients: u32,
     /// When a recovery was last drilled.
     pub last_drill: Option<Timestamp>,
+    /// Copies that there should be.
+    pub replicas_wanted: u32,
+    /// Copies that are up and current.
+    pub replicas_current: u32,
 }
 
 impl Posture {
@@ -100,6 +104,8 @@ impl Posture {
             keyring_version: None,
             recovery_recipients: 0,
             last_drill: None,
+            replicas_wanted: 1,
+            replicas_current: 1,
         }
     }
 

@@ -100,7 +100,8 @@ impl Wire {
         }
     }
 
-    /// Claims a nonce: true exactly once until `ttl` has passed.
+    /// Claims a nonce: true exactly once until `ttl` has passed. `after` is the sequence at which it is remembered and
+    /// may be replaced; 0 if it must not be there.
     ///
     /// # Errors
     /// [`PublishError`]: after [`PublishError::Unknown`] it may be claimed or not.
@@ -108,6 +109,7 @@ impl Wire {
         &self,
         name: &str,
         payload: Bytes,
+        after: u64,
         ttl: Duration,
         timeout: Duration,
     ) -> Result<bool, PublishError> {
@@ -115,7 +117,7 @@ impl Wire {
         // Rounded up: a nonce that is forgotten too early could be used again.
         let seconds = ttl.as_secs().saturating_add(u64::from(ttl.subsec_nanos() > 0));
         let mut headers = HeaderMap::new();
-        headers.insert(EXPECTED_SUBJECT_SEQUENCE, "0");
+        headers.insert(EXPECTED_SUBJECT_SEQUENCE, after.to_string());
         headers.insert(EXPECTED_STREAM, NONCES);
         headers.insert(TTL, format!("{seconds}s"));
         self.check_size(&headers, &payload)?;

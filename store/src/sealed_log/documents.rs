@@ -1,0 +1,171 @@
+//! The signed documents of a log, and what may follow what (SPEC store, section 8.4).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use unibus_keyfile::acknowledgement::Acknowledgement;
+use unibus_keyfile::id::{NodeName, Sequence};
+use unibus_keyfile::keyring::{Keyring, Secrets};
+use unibus_keyfile::nodeset::Nodeset;
+use unibus_keyfile::witness::Witness;
+
+use super::entry::{Codec, DocumentName};
+use super::error::LogError;
+use super::wire::Raw;
+use crate::keys::Keys;
+
+/// The documents that a node goes by.
+#[derive(Debug, Clone)]
+pub(super) struct Documents {
+    /// The newest nodeset known: of the log, or of this node's file.
+    pub(super) nodeset: Nodeset,
+    /// Version of the nodeset that stands in the log.
+    pub(super) published_nodeset: u64,
+    /// The keyring of the log.
+    pub(super) keyring: Keyring,
+    /// What it unlocks to.
+    pub(super) secrets: Arc<Secrets>,
+    /// Seals and opens under it.
+    pub(super) codec: Arc<Codec>,
+    /// Where the nodeset and the keyring stood that the log was opened with.
+    fetched: (u64, u64),
+    /// The keyring versions that nodes have acknowledged.
+    pub(super) acknowledged: BTreeMap<NodeName, u64>,
+}
+
+/// What a document of the log has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Adopted {
+    /// Nothing that matters for sealing.
+    Noted,
+    /// The list of nodes.
+    Nodeset,
+    /// The keys, under the same state key.
+    Keyring,
+    /// The keys and the state key.
+    StateKey,
+}
+
+impl Documents {
+    /// The documents at the start, as they stand in the log now.
+    pub(super) fn open(keys: &Keys, file: Nodeset, nodeset: &Raw, keyring: &Raw) -> Result<Self, LogError> {
+        let fetched = (nodeset.sequence, keyring.sequence);
+        let published = decode_nodeset(keys, nodeset)?;
+        let published_nodeset = published.version();
+        let nodeset = newer(file, published, nodeset.sequence)?;
+        if let Some(own) = keys.node()
+            && !own.slots().iter().any(|slot| nodeset.node_of(slot.signing_public()).is_some())
+        {
+            let (node, version) = (own.name().to_string(), nodeset.version());
+            return Err(LogError::NotInNodeset { node, version });
+        }
+        let found = Keyring::decode(&keyring.payload, &nodeset, keys.node())
+            .map_err(|source| untrusted("keyring", keyring.sequence, source))?;
+        let secrets = Arc::new(keys.unlock(&found).map_err(LogError::Unlock)?);
+        let codec = Arc::new(Codec::new(&found, &secrets));
+        let acknowledged = BTreeMap::new();
+        Ok(Self { nodeset, published_nodeset, keyring: found, secrets, codec, fetched, acknowledged })
+    }
+
+    /// Documents only go forward, and what was accepted once stays what it was.
+    pub(super) fn not_older(&self, seen: &Witness) -> Result<(), LogError> {
+        let (found, witnessed) = (*self.keyring.lineage(), seen.lineage);
+        if found != witnessed {
+            return Err(LogError::OtherLineage { found, witnessed });
+        }
+        let nodeset = ("nodeset", self.nodeset.version(), self.nodeset.hash());
+        let keyring = ("keyring", self.keyring.version(), self.keyring.hash());
+        let seen_versions =
+            [(seen.nodeset_version, seen.nodeset_hash), (seen.keyring_version, seen.keyring_hash)];
+        for ((document, found, hash), (witnessed, seen_hash)) in
+            [nodeset, keyring].into_iter().zip(seen_versions)
+        {
+            if found < witnessed {
+                return Err(LogError::DocumentRolledBack { document, found, witnessed });
+            }
+            if found == witnessed && hash != seen_hash {
+                let what =
+                    format!("the {document} of version {found} is another one than this node has seen");
+                return Err(LogError::Tampered { sequence: seen.sequence, what });
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a document that appeared in the log. Whatever does not follow what is there was planted.
+    pub(super) fn adopt(&mut self, keys: &Keys, name: &DocumentName, raw: &Raw) -> Result<Adopted, LogError> {
+        if let Some(header) = raw.foreign_header {
+            return Err(planted(raw, format!("a document with the header {header}")));
+        }
+        match name {
+            // At the start they are fetched first, and met again where they stand.
+            DocumentName::Nodeset if raw.sequence == self.fetched.0 => Ok(Adopted::Noted),
+            DocumentName::Keyring if raw.sequence == self.fetched.1 => Ok(Adopted::Noted),
+            DocumentName::Nodeset => self.adopt_nodeset(keys, raw),
+            DocumentName::Keyring => self.adopt_keyring(keys, raw),
+            DocumentName::Acknowledgement(node) => {
+                let found = Acknowledgement::decode(&raw.payload, &self.nodeset)
+                    .map_err(|source| untrusted("acknowledgement", raw.sequence, source))?;
+                if found.node() != node {
+                    return Err(planted(raw, "an acknowledgement under another node's name".into()));
+                }
+                self.acknowledged.insert(node.clone(), found.keyring_version());
+                Ok(Adopted::Noted)
+            }
+        }
+    }
+
+    fn adopt_nodeset(&mut self, keys: &Keys, raw: &Raw) -> Result<Adopted, LogError> {
+        let found = decode_nodeset(keys, raw)?;
+        if found.version() <= self.published_nodeset {
+            return Err(planted(raw, format!("an old nodeset (version {})", found.version())));
+        }
+        (self.published_nodeset, self.fetched.0) = (found.version(), raw.sequence);
+        self.nodeset = newer(self.nodeset.clone(), found, raw.sequence)?;
+        Ok(Adopted::Nodeset)
+    }
+
+    fn adopt_keyring(&mut self, keys: &Keys, raw: &Raw) -> Result<Adopted, LogError> {
+        let found = Keyring::decode(&raw.payload, &self.nodeset, keys.node())
+            .map_err(|source| untrusted("keyring", raw.sequence, source))?;
+        let follows = found.version() == self.keyring.version().saturating_add(1)
+            && found.previous() == Some(self.keyring.hash());
+        if !follows || found.lineage() != self.keyring.lineage() {
+            return Err(planted(
+                raw,
+                format!("a keyring that does not follow (version {})", found.version()),
+            ));
+        }
+        let secrets = Arc::new(keys.unlock(&found).map_err(LogError::Unlock)?);
+        let adopted =
+            if found.changes_state_key(&self.keyring) { Adopted::StateKey } else { Adopted::Keyring };
+        self.codec = Arc::new(Codec::new(&found, &secrets));
+        (self.keyring, self.secrets, self.fetched.1) = (found, secrets, raw.sequence);
+        Ok(adopted)
+    }
+}
+
+fn decode_nodeset(keys: &Keys, raw: &Raw) -> Result<Nodeset, LogError> {
+    keys.decode_nodeset(&raw.payload).map_err(|source| untrusted("nodeset", raw.sequence, source))
+}
+
+/// The newer of two nodesets. Two of one version are one, or somebody signed twice.
+fn newer(one: Nodeset, two: Nodeset, sequence: u64) -> Result<Nodeset, LogError> {
+    if one.version() == two.version() && one.hash() != two.hash() {
+        let what = format!("there are two nodesets of version {}", one.version());
+        return Err(LogError::Tampered { sequence: Sequence(sequence), what });
+    }
+    Ok(if two.version() >= one.version() { two } else { one })
+}
+
+fn untrusted(
+    document: &'static str,
+    sequence: u64,
+    source: unibus_keyfile::error::DocumentError,
+) -> LogError {
+    LogError::UntrustedEntry { document, sequence: Sequence(sequence), source }
+}
+
+fn planted(raw: &Raw, what: String) -> LogError {
+    LogError::Tampered { sequence: Sequence(raw.sequence), what }
+}

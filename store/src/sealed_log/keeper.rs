@@ -1,0 +1,137 @@
+//! Keeps the witness: written in the background, the latest state only, never behind for longer than a moment.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use unibus_keyfile::durable::Sync;
+use unibus_keyfile::error::WitnessError;
+use unibus_keyfile::id::{Sequence, UnixTime};
+use unibus_keyfile::witness::{Witness, WitnessSealer};
+
+use super::shared::Shared;
+
+/// Least time between two witnesses.
+const EVERY: Duration = Duration::from_millis(25);
+
+/// Keeps the witness of a node.
+pub(super) struct Keeper {
+    shared: Arc<Shared>,
+    sealer: WitnessSealer,
+    state_dir: PathBuf,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Kept {
+    witness: Option<Witness>,
+    last_drill: Option<UnixTime>,
+    last_proof: Option<UnixTime>,
+    /// Why the last one could not be written.
+    failed: bool,
+}
+
+impl std::fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keeper").field("state_dir", &self.state_dir).finish_non_exhaustive()
+    }
+}
+
+impl Keeper {
+    /// Goes on from the witness that is there.
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        sealer: WitnessSealer,
+        state_dir: PathBuf,
+        before: Option<Witness>,
+    ) -> Self {
+        let (last_drill, last_proof) =
+            before.as_ref().map_or((None, None), |witness| (witness.last_drill, witness.last_proof));
+        let kept = Mutex::new(Kept { witness: before, last_drill, last_proof, failed: false });
+        Self { shared, sealer, state_dir, kept }
+    }
+
+    /// Remembers when a recovery was drilled.
+    pub(super) fn drilled(&self, at: UnixTime) {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).last_drill = Some(at);
+    }
+
+    /// Remembers when everything was proven.
+    pub(super) fn proven(&self, at: UnixTime) {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).last_proof = Some(at);
+    }
+
+    /// When a recovery was last drilled.
+    pub(super) fn last_drill(&self) -> Option<UnixTime> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).last_drill
+    }
+
+    /// The witness as last written.
+    pub(super) fn witness(&self) -> Option<Witness> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).witness.clone()
+    }
+
+    /// Whether the last witness could not be written.
+    pub(super) fn has_failed(&self) -> bool {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).failed
+    }
+
+    /// Writes the witness of the view as it stands. Only a view that agrees with the log is witnessed.
+    ///
+    /// # Errors
+    /// [`WitnessError::File`].
+    pub(super) fn write(&self, sync: Sync) -> Result<(), WitnessError> {
+        if self.shared.verdict().is_some() {
+            return Ok(());
+        }
+        let (sequence, digest) = {
+            let state = self.shared.state();
+            if !state.is_settled() {
+                return Ok(());
+            }
+            (Sequence(state.sequence()), state.digest())
+        };
+        // One at a time, so that a later state is never replaced by an earlier one.
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let witness = {
+            let documents = self.shared.documents();
+            Witness {
+                cluster: *documents.keyring.cluster(),
+                lineage: *documents.keyring.lineage(),
+                sequence,
+                digest,
+                nodeset_version: documents.nodeset.version(),
+                nodeset_hash: documents.nodeset.hash(),
+                keyring_version: documents.keyring.version(),
+                keyring_hash: documents.keyring.hash(),
+                last_drill: kept.last_drill,
+                last_proof: kept.last_proof,
+            }
+        };
+        if kept
+            .witness
+            .as_ref()
+            .is_some_and(|before| before.lineage == witness.lineage && before.sequence > witness.sequence)
+            || kept.witness.as_ref() == Some(&witness)
+        {
+            return Ok(());
+        }
+        let written = witness.store(&self.state_dir, &self.sealer, sync);
+        kept.failed = written.is_err();
+        if written.is_ok() {
+            kept.witness = Some(witness);
+        }
+        written
+    }
+}
+
+/// Follows the view with the witness.
+pub(super) async fn keep(keeper: Arc<Keeper>) {
+    let mut advanced = keeper.shared.advanced.subscribe();
+    while advanced.changed().await.is_ok() {
+        let keeper = Arc::clone(&keeper);
+        // A failure shows in the posture; the next change tries again.
+        drop(tokio::task::spawn_blocking(move || drop(keeper.write(Sync::Later))).await);
+        tokio::time::sleep(EVERY).await;
+    }
+}

@@ -1,0 +1,112 @@
+//! Reads a whole log into the view: fetched in order, opened on several threads, applied in order.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinHandle;
+use unibus_keyfile::id::Sequence;
+use zeroize::Zeroizing;
+
+use super::boot::Patience;
+use super::entry::{Codec, DocumentName, EntryError};
+use super::error::LogError;
+use super::options::{BootEvent, LogOptions};
+use super::shared::Shared;
+use super::view::Item;
+use super::wire::{Raw, Wire};
+
+/// Chunks that are being opened at the same time.
+const CHUNKS: usize = 4;
+/// Time that the records have to agree with the last entry once the end is reached: a write may be on its way.
+const SETTLE: Duration = Duration::from_secs(3);
+/// Entries between two words about the progress.
+const SAY_EVERY: u64 = 10_000;
+
+type Chunk = Result<Vec<(Raw, Option<Item>)>, LogError>;
+
+/// Reads until the end of the stream, where the records must agree with the last entry.
+pub(super) async fn replay(
+    shared: &Arc<Shared>,
+    wire: &Wire,
+    options: &LogOptions,
+    patience: &mut Patience<'_>,
+) -> Result<(), LogError> {
+    let mut at_end_since: Option<Instant> = None;
+    loop {
+        let mut tail = match wire.tail(shared.sequence().saturating_add(1)).await {
+            Ok(tail) => tail,
+            Err(error) => {
+                patience.after(error).await?;
+                continue;
+            }
+        };
+        let mut opening: VecDeque<JoinHandle<Chunk>> = VecDeque::new();
+        let mut total = 0;
+        let mut said = 0;
+        let broken = loop {
+            let raws = match tail.next().await {
+                Ok(raws) => raws,
+                Err(error) => break Some(error),
+            };
+            let is_end = raws.last().is_none_or(|last| last.pending == 0);
+            if let Some(last) = raws.last() {
+                total = last.sequence.saturating_add(last.pending);
+                let codec = shared.codec();
+                opening.push_back(tokio::task::spawn_blocking(move || open(&codec, raws)));
+            }
+            while opening.len() >= CHUNKS || (is_end && !opening.is_empty()) {
+                let Some(chunk) = opening.pop_front() else { break };
+                let chunk = chunk.await.unwrap_or(Err(LogError::Misuse("the start was cancelled")))?;
+                shared.take_opened(chunk)?;
+                let done = shared.sequence();
+                if done.saturating_sub(said) >= SAY_EVERY {
+                    said = done;
+                    (options.progress)(&BootEvent::Replaying { done, total });
+                }
+            }
+            if is_end {
+                if is_settled(shared, &mut at_end_since)? {
+                    return Ok(());
+                }
+            } else {
+                at_end_since = None;
+            }
+        };
+        if let Some(error) = broken {
+            patience.after(error).await?;
+        }
+    }
+}
+
+/// Whether the records agree with the last entry; an error if they do not for too long.
+fn is_settled(shared: &Shared, since: &mut Option<Instant>) -> Result<bool, LogError> {
+    let state = shared.state();
+    let Some(unsettled) = state.unsettled() else { return Ok(true) };
+    if since.get_or_insert_with(Instant::now).elapsed() < SETTLE {
+        return Ok(false);
+    }
+    let what = match unsettled.gap {
+        Some((from, to)) => format!("entries are missing, the first between {from} and {to}"),
+        None => "the records are not what the last entry says".to_owned(),
+    };
+    Err(LogError::Tampered { sequence: Sequence(unsettled.since), what })
+}
+
+/// Opens a chunk. A document, and an entry under a key that came meanwhile, is left to whoever applies it.
+fn open(codec: &Codec, raws: Vec<Raw>) -> Chunk {
+    let mut buffer = Zeroizing::new(Vec::new());
+    let opened = raws.into_iter().map(|raw| {
+        if DocumentName::of_subject(&raw.subject).is_some() {
+            return Ok((raw, None));
+        }
+        match codec.open(&raw, &mut buffer) {
+            Ok(opened) => Ok((raw, Some(Item::Entry(opened)))),
+            Err(EntryError::UnknownEpoch(_)) => Ok((raw, None)),
+            Err(error) => {
+                Err(LogError::Tampered { sequence: Sequence(raw.sequence), what: error.to_string() })
+            }
+        }
+    });
+    opened.collect()
+}

@@ -1,0 +1,426 @@
+//! What the parts of an open log share: the records, the documents, and how far both can be trusted right now.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tokio::sync::{Notify, watch};
+use unibus_keyfile::digest::StateHasher;
+use unibus_keyfile::envelope::HEADER_BYTES;
+use unibus_keyfile::id::{NodeName, Sequence};
+use zeroize::Zeroizing;
+
+use super::documents::{Adopted, Documents};
+use super::entry::{Codec, Content, DocumentName};
+use super::error::LogError;
+use super::options::Clock;
+use super::view::{Item, State};
+use super::wire::Raw;
+use crate::error::StoreError;
+use crate::keys::Keys;
+use crate::record::Timestamp;
+
+/// Entries whose marks are remembered: more than a node can be behind its own writes.
+const REMEMBERED: usize = 4096;
+/// A node whose clock differs by more cannot judge the age of a signature.
+const CLOCK_TOLERANCE_MICROS: u64 = 30_000_000;
+
+/// Time for which a heartbeat tells about a node.
+const HEARD_LIVES: Duration = Duration::from_secs(60);
+
+/// The first bytes of an entry: with its 96 random bits, no two are equal.
+pub(super) type Mark = [u8; HEADER_BYTES];
+
+/// The mark of a payload; of a document, its first bytes stand for it.
+pub(super) fn mark_of(payload: &[u8]) -> Mark {
+    let mut mark = [0; HEADER_BYTES];
+    for (to, from) in mark.iter_mut().zip(payload) {
+        *to = *from;
+    }
+    mark
+}
+
+/// Why nothing is answered any more, until the log is opened anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Somebody without the keys changed something.
+    Tampered { sequence: Sequence, what: String },
+    /// The log is behind what this node has seen.
+    RolledBack { found: Sequence, witnessed: Sequence },
+}
+
+impl Verdict {
+    pub(super) fn error(&self) -> StoreError {
+        match self {
+            Self::Tampered { sequence, what } => {
+                StoreError::Tampered { what: format!("at sequence {sequence}: {what}") }
+            }
+            Self::RolledBack { found, witnessed } => {
+                StoreError::RolledBack { found: *found, witnessed: *witnessed }
+            }
+        }
+    }
+}
+
+/// What stood at a sequence, and how many names there were then.
+#[derive(Debug, Clone, Copy)]
+struct Passed {
+    sequence: u64,
+    mark: Mark,
+    names: u64,
+}
+
+/// Whether what stands at a sequence is the one looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It is.
+    Ours,
+    /// Another stands there.
+    Another,
+    /// It was superseded before this node saw it, or is long past.
+    Unknown,
+}
+
+/// What the parts of an open log share.
+pub(super) struct Shared {
+    pub(super) keys: Keys,
+    state: RwLock<State>,
+    documents: RwLock<Documents>,
+    passed: Mutex<VecDeque<Passed>>,
+    /// The last sequence applied; watched by whoever waits for the view.
+    pub(super) advanced: watch::Sender<u64>,
+    origin: Instant,
+    /// When the write was sent that last proved the view current, in nanoseconds since `origin`; 0 for never.
+    proven: AtomicU64,
+    /// The same, for those who wait for the next proof.
+    pub(super) proofs: watch::Sender<Option<Instant>>,
+    /// Asks the writer for a proof.
+    pub(super) wanted: Notify,
+    max_staleness: Option<Duration>,
+    verdict: OnceLock<Verdict>,
+    doubt: Mutex<Option<String>>,
+    doubted: AtomicBool,
+    importing: AtomicBool,
+    clock: Clock,
+    /// When each other node was last heard as it spoke, and how far its clock was from ours, in microseconds.
+    heard: Mutex<BTreeMap<NodeName, (Instant, u64)>>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("sequence", &self.sequence()).finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    /// Nothing applied yet. Without `max_staleness` the age of the last proof does not matter.
+    pub(super) fn new(
+        keys: Keys,
+        documents: Documents,
+        max_staleness: Option<Duration>,
+        clock: Clock,
+    ) -> Self {
+        let state = State::new(StateHasher::new(documents.secrets.state_key()));
+        Self {
+            keys,
+            state: RwLock::new(state),
+            documents: RwLock::new(documents),
+            passed: Mutex::new(VecDeque::with_capacity(REMEMBERED)),
+            advanced: watch::Sender::new(0),
+            origin: Instant::now(),
+            proven: AtomicU64::new(0),
+            proofs: watch::Sender::new(None),
+            wanted: Notify::new(),
+            max_staleness,
+            verdict: OnceLock::new(),
+            doubt: Mutex::new(None),
+            doubted: AtomicBool::new(false),
+            importing: AtomicBool::new(false),
+            clock,
+            heard: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    /// The records. A panic cannot leave half a change: each is made after what could fail.
+    pub(super) fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) const fn state_lock(&self) -> &RwLock<State> {
+        &self.state
+    }
+
+    fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn documents(&self) -> RwLockReadGuard<'_, Documents> {
+        self.documents.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn codec(&self) -> Arc<Codec> {
+        Arc::clone(&self.documents().codec)
+    }
+
+    /// The last sequence applied.
+    pub(super) fn sequence(&self) -> u64 {
+        self.state().sequence()
+    }
+
+    /// Takes what was already opened by this very node: its own acknowledged writes.
+    pub(super) fn take_own(&self, first: u64, items: Vec<(Item, Mark)>) -> Result<(), LogError> {
+        let mut state = self.state_mut();
+        for (sequence, (item, mark)) in (first..).zip(items) {
+            if sequence > state.sequence() {
+                self.apply(&mut state, sequence, item, mark)?;
+            }
+        }
+        self.advanced.send_replace(state.sequence());
+        Ok(())
+    }
+
+    /// Takes messages of the stream, in order. What this node has seen already is skipped.
+    ///
+    /// # Errors
+    /// What makes one of them no entry of this log; those before it are taken.
+    pub(super) fn take(&self, raws: &[Raw]) -> Result<(), LogError> {
+        let mut buffer = Zeroizing::new(Vec::new());
+        let mut state = self.state_mut();
+        let mut codec = self.codec();
+        for raw in raws {
+            if raw.sequence <= state.sequence() {
+                continue;
+            }
+            let item = match DocumentName::of_subject(&raw.subject) {
+                Some(name) => {
+                    self.adopt(&mut state, &name, raw)?;
+                    codec = self.codec();
+                    Item::Document(name)
+                }
+                None => Item::Entry(codec.open(raw, &mut buffer).map_err(|error| LogError::Tampered {
+                    sequence: Sequence(raw.sequence),
+                    what: error.to_string(),
+                })?),
+            };
+            if raw.pending == 0
+                && let Item::Entry(opened) = &item
+                && let Content::Heartbeat { node, heartbeat } = &opened.content
+            {
+                self.hear(node, heartbeat.at);
+            }
+            self.apply(&mut state, raw.sequence, item, mark_of(&raw.payload))?;
+        }
+        self.advanced.send_replace(state.sequence());
+        Ok(())
+    }
+
+    /// As [`Shared::take`], with entries that other threads have opened. Documents are judged here, and so is what
+    /// those threads had no key for.
+    pub(super) fn take_opened(&self, opened: Vec<(Raw, Option<Item>)>) -> Result<(), LogError> {
+        for (raw, item) in opened {
+            let Some(item) = item else {
+                self.take(&[raw])?;
+                continue;
+            };
+            let mut state = self.state_mut();
+            if raw.sequence > state.sequence() {
+                self.apply(&mut state, raw.sequence, item, mark_of(&raw.payload))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&self, state: &mut State, sequence: u64, item: Item, mark: Mark) -> Result<(), LogError> {
+        state
+            .apply(sequence, item)
+            .map_err(|error| LogError::Tampered { sequence: Sequence(sequence), what: error.to_string() })?;
+        let mut passed = lock(&self.passed);
+        if passed.len() == REMEMBERED {
+            passed.pop_front();
+        }
+        passed.push_back(Passed { sequence, mark, names: state.names() });
+        Ok(())
+    }
+
+    fn adopt(&self, state: &mut State, name: &DocumentName, raw: &Raw) -> Result<(), LogError> {
+        let mut documents = self.documents.write().unwrap_or_else(PoisonError::into_inner);
+        if documents.adopt(&self.keys, name, raw)? == Adopted::StateKey {
+            let hasher = StateHasher::new(documents.secrets.state_key());
+            state.set_hasher(hasher).map_err(|error| LogError::Tampered {
+                sequence: Sequence(raw.sequence),
+                what: error.to_string(),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// What stands at `sequence`, as far as this node has seen.
+    pub(super) fn standing(&self, sequence: u64, marks: &[Mark]) -> Standing {
+        match lock(&self.passed).iter().rev().find(|passed| passed.sequence <= sequence) {
+            Some(passed) if passed.sequence != sequence => Standing::Unknown,
+            Some(passed) if marks.contains(&passed.mark) => Standing::Ours,
+            Some(_) => Standing::Another,
+            None => Standing::Unknown,
+        }
+    }
+
+    /// How many names there were when `sequence` was the last.
+    pub(super) fn names_at(&self, sequence: u64) -> Option<u64> {
+        let passed = lock(&self.passed);
+        passed.iter().rev().find(|passed| passed.sequence == sequence).map(|passed| passed.names)
+    }
+
+    /// A write that was sent at `sent` and acknowledged has proven the view current.
+    pub(super) fn prove(&self, sent: Instant) {
+        let nanos = u64::try_from(sent.duration_since(self.origin).as_nanos()).unwrap_or(u64::MAX);
+        self.proven.fetch_max(nanos.max(1), Ordering::AcqRel);
+        self.proofs.send_if_modified(|last| {
+            let is_later = last.is_none_or(|last| sent > last);
+            if is_later {
+                *last = Some(sent);
+            }
+            is_later
+        });
+    }
+
+    /// Age of the last proof; none if there was none.
+    pub(super) fn age(&self) -> Option<Duration> {
+        let proven = self.proven.load(Ordering::Acquire);
+        (proven > 0).then(|| self.origin.elapsed().saturating_sub(Duration::from_nanos(proven)))
+    }
+
+    /// Whether the last proof is recent enough.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.max_staleness.is_none_or(|limit| self.age().is_some_and(|age| age <= limit))
+    }
+
+    /// Whether anything may be answered from the view.
+    ///
+    /// # Errors
+    /// [`StoreError::Tampered`], [`StoreError::RolledBack`] for ever; [`StoreError::Unavailable`] for now.
+    pub(super) fn may_answer(&self, state: &State) -> Result<(), StoreError> {
+        self.is_trusted()?;
+        if !self.is_fresh() {
+            return Err(StoreError::Unavailable { why: "this node has lost contact with the majority" });
+        }
+        if !state.is_readable() {
+            return Err(StoreError::Unavailable { why: "this node is catching up" });
+        }
+        if !self.may_change(state) {
+            return Err(StoreError::Unavailable { why: "an import is under way" });
+        }
+        Ok(())
+    }
+
+    /// Whether no import is under way, but for this handle's own.
+    pub(super) fn may_change(&self, state: &State) -> bool {
+        !state.import_open() || self.importing.load(Ordering::Acquire)
+    }
+
+    /// Says that this handle is about to import, or no longer.
+    pub(super) fn set_importing(&self, importing: bool) {
+        self.importing.store(importing, Ordering::Release);
+    }
+
+    /// Whether nothing speaks against the log.
+    pub(super) fn is_trusted(&self) -> Result<(), StoreError> {
+        if let Some(verdict) = self.verdict.get() {
+            return Err(verdict.error());
+        }
+        if self.doubted.load(Ordering::Acquire) {
+            return Err(StoreError::Unavailable {
+                why: "the stream is not what it should be; it is being looked at",
+            });
+        }
+        Ok(())
+    }
+
+    /// Stops all answers, until the log is opened anew.
+    pub(super) fn condemn(&self, verdict: Verdict) {
+        // The first verdict stands.
+        drop(self.verdict.set(verdict));
+        self.wanted.notify_one();
+        self.advanced.send_modify(|_| {});
+    }
+
+    pub(super) fn verdict(&self) -> Option<&Verdict> {
+        self.verdict.get()
+    }
+
+    /// Stops all answers until the doubt is gone; says whether the same doubt was there before.
+    pub(super) fn doubt(&self, what: Option<String>) -> bool {
+        let mut doubt = lock(&self.doubt);
+        let is_same = what.is_some() && *doubt == what;
+        self.doubted.store(what.is_some(), Ordering::Release);
+        *doubt = what;
+        is_same
+    }
+
+    pub(super) fn doubted(&self) -> Option<String> {
+        lock(&self.doubt).clone()
+    }
+
+    /// Hears another node's heartbeat just as it was written.
+    fn hear(&self, node: &NodeName, at: Timestamp) {
+        if self.keys.node().is_some_and(|own| own.name() == node) {
+            return;
+        }
+        let apart = (self.clock)().micros().abs_diff(at.micros());
+        lock(&self.heard).insert(node.clone(), (Instant::now(), apart));
+    }
+
+    /// Whether another node has been heard since `since`.
+    pub(super) fn has_heard_since(&self, since: Instant) -> bool {
+        lock(&self.heard).values().any(|(at, _)| *at >= since)
+    }
+
+    /// Whether this node's clock and that of another that lives are too far apart to judge the age of a signature.
+    pub(super) fn is_clock_off(&self) -> bool {
+        let lives = |at: &Instant| at.elapsed() < HEARD_LIVES;
+        lock(&self.heard).values().any(|(at, apart)| lives(at) && *apart > CLOCK_TOLERANCE_MICROS)
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        (self.clock)()
+    }
+
+    /// Notes an error that came from the log itself.
+    pub(super) fn condemn_for(&self, error: &LogError) {
+        let verdict = match error {
+            LogError::Tampered { sequence, what } => {
+                Verdict::Tampered { sequence: *sequence, what: what.clone() }
+            }
+            LogError::RolledBack { found, witnessed } => {
+                Verdict::RolledBack { found: *found, witnessed: *witnessed }
+            }
+            other => {
+                let sequence = Sequence(self.sequence().saturating_add(1));
+                let mut what = other.to_string();
+                if let Some(source) = std::error::Error::source(other) {
+                    what.push_str(&format!(": {source}"));
+                }
+                Verdict::Tampered { sequence, what }
+            }
+        };
+        self.condemn(verdict);
+    }
+}
+
+/// What an entry of this node is after it was acknowledged.
+pub(super) fn own_item(
+    content: Content,
+    digest_after: unibus_keyfile::digest::StateDigest,
+    codec: &Codec,
+) -> Item {
+    let hash = match &content {
+        Content::Record { bytes: Some(bytes), .. } => Some(codec.hasher().hash(bytes.as_bytes())),
+        _ => None,
+    };
+    Item::Entry(super::entry::Opened { content, digest_after, epoch: codec.primary(), hash })
+}
