@@ -43,7 +43,7 @@ fn codes() -> BTreeSet<String> {
 
 fn is_code(code: &str) -> bool {
     let Some(&[letter, ref digits @ ..]) = code.strip_prefix("UB-").map(str::as_bytes) else { return false };
-    b"KSMD".contains(&letter) && digits.len() == 3 && digits.iter().all(u8::is_ascii_digit)
+    b"KSMDLN".contains(&letter) && digits.len() == 3 && digits.iter().all(u8::is_ascii_digit)
 }
 
 #[test]

@@ -1,0 +1,4 @@
+//! The supervised nats-server, on the real one.
+
+mod bench;
+mod process;
