@@ -14,6 +14,8 @@ mod conformance {
     pub(crate) mod property;
     pub(crate) mod rekeys;
     pub(crate) mod rooms;
+    #[cfg(feature = "sealed-log")]
+    pub(crate) mod sealed_log;
     #[cfg(feature = "sqlcipher")]
     pub(crate) mod sqlcipher;
     pub(crate) mod users;
@@ -109,7 +111,7 @@ macro_rules! conformance {
                     a_revocation_and_a_write_of_the_revoked_do_not_overlap
                     reads_see_all_of_a_write_or_nothing;
                 whole:
-                    each_write_adds_one_to_the_sequence_and_no_refusal_does
+                    each_write_moves_the_sequence_and_no_refusal_does
                     a_change_that_is_undone_brings_the_digest_back
                     an_export_is_in_canonical_order_and_adds_up_to_the_digest
                     an_export_is_of_one_moment_while_writes_go_on
@@ -135,3 +137,5 @@ macro_rules! conformance {
 conformance!(memory, crate::conformance::fixture::open_memory, 256);
 #[cfg(feature = "sqlcipher")]
 conformance!(sqlcipher, crate::conformance::sqlcipher::open, 16);
+#[cfg(feature = "sealed-log")]
+conformance!(sealed_log, crate::conformance::sealed_log::open_on_one_node, 4);

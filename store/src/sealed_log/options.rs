@@ -9,9 +9,9 @@ use crate::keys::Keys;
 use crate::record::Timestamp;
 
 /// Time for which the last acknowledged heartbeat lets a node answer from its own view.
-pub const MAX_STALENESS: Duration = Duration::from_secs(5);
+pub(super) const MAX_STALENESS: Duration = Duration::from_secs(5);
 /// Time within which the log must be reachable at start.
-pub const BOOT_BUDGET: Duration = Duration::from_secs(120);
+pub(super) const BOOT_BUDGET: Duration = Duration::from_secs(120);
 
 /// What a log is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,7 +10,7 @@ async fn claim(store: &Opened, who: u8, text: &str, expires: i64, now: i64) -> b
     let before = store.position().unwrap();
     let granted = store.claim_nonce(sign(who), nonce(text), at(expires), at(now)).await.unwrap();
     let after = store.position().unwrap();
-    assert_eq!(after.sequence.0, before.sequence.0 + u64::from(granted));
+    assert!(store.has_moved(before, u64::from(granted && store.counts_nonces())));
     assert_eq!((after.digest, after.lineage), (before.digest, before.lineage));
     granted
 }
@@ -63,7 +63,8 @@ pub(crate) async fn a_granted_nonce_counts_as_a_write_and_leaves_the_digest(open
     let before = store.position().unwrap();
     assert!(claim(&store, 2, "n", 60, 0).await);
     let after = store.position().unwrap();
-    assert_eq!((after.sequence.0, after.digest), (before.sequence.0 + 1, before.digest));
+    assert!(store.has_moved(before, u64::from(store.counts_nonces())));
+    assert_eq!(after.digest, before.digest);
     assert_eq!(store.verify().unwrap().position, after);
     assert_eq!(exported(&store).begun.unwrap().0, after);
 }
