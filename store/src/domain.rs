@@ -75,6 +75,12 @@ pub trait View {
     /// # Errors
     /// What keeps the backend from reading, and what `visit` gives.
     fn scan(&self, scan: Scan<'_>, visit: &mut Visit<'_>) -> Result<(), StoreError>;
+
+    /// Whether the key is that of an active user, if the view keeps the answer beside the record: every request
+    /// asks, and to copy and decode the record costs more than to find it. None means: decode the record.
+    fn is_active_user(&self, _key: &SignPub) -> Option<bool> {
+        None
+    }
 }
 
 /// One record's change. At least one side is there, and they differ.

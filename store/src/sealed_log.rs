@@ -12,8 +12,12 @@ mod documents;
 mod entry;
 mod error;
 mod export;
+#[cfg(test)]
+mod fixture;
 mod follower;
 mod guard;
+#[cfg(test)]
+mod history;
 mod keeper;
 mod nonces;
 mod options;

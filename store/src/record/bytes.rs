@@ -31,7 +31,7 @@ impl RecordBytes {
     /// # Errors
     /// [`DecodeError::TooLong`].
     pub fn assemble(id: &RecordId, body: &[u8]) -> Result<Self, DecodeError> {
-        let mut out = Zeroizing::new(Vec::with_capacity(body.len().saturating_add(HEAD_MAX_BYTES)));
+        let mut out = Zeroizing::new(Vec::with_capacity(body.len().saturating_add(id.head_len())));
         id.write_head(&mut out);
         out.extend_from_slice(body);
         in_limit(&out)?;

@@ -130,6 +130,11 @@ impl RecordId {
         }
     }
 
+    /// Length of what stands before a record's body.
+    pub(crate) fn head_len(&self) -> usize {
+        self.identity_len().saturating_add(1 + 4)
+    }
+
     /// Appends kind, length and identity: what stands before a record's body.
     pub(crate) fn write_head(&self, out: &mut Vec<u8>) {
         // An identity has at most 105 bytes, so the length is never the fallback.

@@ -39,12 +39,12 @@ impl Undo {
         }
     }
 
-    /// The next records as they were.
-    fn next_piece(&mut self, state: &State) -> Vec<(RecordId, RecordBytes)> {
-        let mut piece = Vec::with_capacity(PIECE_RECORDS);
+    /// The next records as they were, at most `limit`.
+    fn next_piece(&mut self, state: &State, limit: usize) -> Vec<(RecordId, RecordBytes)> {
+        let mut piece = Vec::with_capacity(limit);
         let mut bytes_left = PIECE_BYTES;
         let last = self.last.as_ref();
-        for (id, bytes) in merged(state.behind(last), self.before.behind(last)).take(PIECE_RECORDS) {
+        for (id, bytes) in merged(state.behind(last), self.before.behind(last)).take(limit) {
             piece.push((id.clone(), bytes.clone()));
             bytes_left = bytes_left.saturating_sub(bytes.as_bytes().len());
             if bytes_left == 0 {
@@ -71,6 +71,15 @@ pub(super) fn export(
     begin: impl FnOnce(&State) -> Result<Position, StoreError>,
     sink: &mut dyn ExportSink,
 ) -> Result<Position, StoreError> {
+    export_in_pieces(shared, begin, sink, PIECE_RECORDS)
+}
+
+fn export_in_pieces(
+    shared: &RwLock<State>,
+    begin: impl FnOnce(&State) -> Result<Position, StoreError>,
+    sink: &mut dyn ExportSink,
+    piece_records: usize,
+) -> Result<Position, StoreError> {
     let poisoned = || StoreError::Poisoned { step: "a change of the view" };
     let (position, census, undo) = {
         let mut state = shared.write().map_err(|_| poisoned())?;
@@ -80,7 +89,7 @@ pub(super) fn export(
     loop {
         let piece = {
             let state = shared.read().map_err(|_| poisoned())?;
-            Undo::lock(&undo).next_piece(&state)
+            Undo::lock(&undo).next_piece(&state, piece_records)
         };
         if piece.is_empty() {
             return Ok(position);
@@ -88,5 +97,208 @@ pub(super) fn export(
         for (id, bytes) in &piece {
             sink.record(id, bytes.as_bytes())?;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::ControlFlow;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use proptest::prelude::*;
+    use unibus_keyfile::digest::StateDigest;
+    use unibus_keyfile::id::{Epoch, Lineage, Sequence};
+
+    use super::*;
+    use crate::domain::{Scan, View};
+    use crate::sealed_log::entry::{Content, Opened};
+    use crate::sealed_log::fixture;
+    use crate::sealed_log::history::{History, Message, Records, steps};
+    use crate::sealed_log::view::Item;
+    use crate::store::Census;
+
+    fn begin(state: &State) -> Result<Position, StoreError> {
+        let sequence = Sequence(state.record_sequence());
+        Ok(Position { lineage: Lineage::from_bytes([1; 16]), sequence, digest: state.digest() })
+    }
+
+    /// Collects what is exported, and lets something happen before each record.
+    struct Sink<F> {
+        position: Option<Position>,
+        census: Census,
+        rows: Vec<(RecordId, Vec<u8>)>,
+        meanwhile: F,
+    }
+
+    impl<F: FnMut() -> Result<(), StoreError>> Sink<F> {
+        fn new(meanwhile: F) -> Self {
+            Self { position: None, census: Census::default(), rows: Vec::new(), meanwhile }
+        }
+
+        fn assert_is(&self, records: &Records, position: Position) {
+            let wanted = records.iter().map(|(id, bytes)| (id.clone(), bytes.as_bytes().to_vec()));
+            assert_eq!(self.rows, wanted.collect::<Vec<_>>());
+            assert_eq!(self.position, Some(position));
+            let mut census = Census::default();
+            self.rows.iter().for_each(|(id, _)| census.add(id.kind(), 1));
+            assert_eq!(self.census, census);
+        }
+    }
+
+    impl<F: FnMut() -> Result<(), StoreError>> ExportSink for Sink<F> {
+        fn begin(&mut self, position: &Position, census: &Census) -> Result<(), StoreError> {
+            self.position = Some(*position);
+            self.census = *census;
+            (self.meanwhile)()
+        }
+
+        fn record(&mut self, id: &RecordId, bytes: &[u8]) -> Result<(), StoreError> {
+            self.rows.push((id.clone(), bytes.to_vec()));
+            (self.meanwhile)()
+        }
+    }
+
+    fn take<'m>(shared: &RwLock<State>, messages: &mut impl Iterator<Item = &'m Message>, count: usize) {
+        let mut state = shared.write().unwrap();
+        for message in messages.take(count) {
+            state.apply(message.sequence, message.item.clone()).unwrap();
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+        #[test]
+        fn an_export_is_of_one_moment_whatever_is_written_meanwhile(
+            steps in steps(10..60),
+            (ahead, speed, piece, nested) in (5..60_usize, 0..4_usize, 1..6_usize, 0..20_usize),
+        ) {
+            let history = History::of(&steps);
+            let mut log = history.log.iter();
+            let shared = RwLock::new(State::new(history.hasher()));
+            take(&shared, &mut log, ahead);
+            let wanted = records(&shared);
+            let position = begin(&shared.read().unwrap()).unwrap();
+            let mut until_nested = nested;
+            let mut sink = Sink::new(|| {
+                take(&shared, &mut log, speed);
+                until_nested = until_nested.wrapping_sub(1);
+                if until_nested == 0 {
+                    // Another one begins at another moment, and both go on.
+                    let (wanted, position) = (records(&shared), begin(&shared.read().unwrap()).unwrap());
+                    let mut inner = Sink::new(|| {
+                        take(&shared, &mut log, 1);
+                        Ok(())
+                    });
+                    export_in_pieces(&shared, begin, &mut inner, piece).unwrap();
+                    inner.assert_is(&wanted, position);
+                }
+                Ok(())
+            });
+            prop_assert_eq!(export_in_pieces(&shared, begin, &mut sink, piece).unwrap(), position);
+            sink.assert_is(&wanted, position);
+        }
+    }
+
+    /// What the state shows: half a write is not in it.
+    fn records(shared: &RwLock<State>) -> Records {
+        let mut records = Records::new();
+        let mut visit = |id: &RecordId, bytes: &RecordBytes| {
+            records.insert(id.clone(), bytes.clone());
+            Ok(ControlFlow::Continue(()))
+        };
+        shared.read().unwrap().scan(Scan::All, &mut visit).unwrap();
+        records
+    }
+
+    /// One user after the other, each in a write of its own; then each is changed, then each is gone.
+    fn users(history: &History, count: u32) -> Vec<Item> {
+        let (hasher, mut digest) = (history.hasher(), StateDigest::EMPTY);
+        let mut items = Vec::new();
+        for body in [Some(1), Some(2), None] {
+            for number in 1..=count {
+                let id = RecordId::User(fixture::sign(number));
+                if let Some(before) = body.map_or(Some(2), |body| (body == 2).then_some(1)) {
+                    digest.subtract(&hasher.hash(fixture::bytes(&id, before).as_bytes()));
+                }
+                let bytes = body.map(|body| fixture::bytes(&id, body));
+                bytes.iter().for_each(|bytes| digest.add(&hasher.hash(bytes.as_bytes())));
+                let content = Content::Record { id, bytes };
+                items.push(Item::Entry(Opened {
+                    content,
+                    digest_after: digest,
+                    epoch: Epoch::FIRST,
+                    hash: None,
+                }));
+            }
+        }
+        items
+    }
+
+    #[test]
+    fn exports_beside_a_busy_writer_have_the_digest_of_their_position() {
+        let history = History::of(&[]);
+        let shared = RwLock::new(State::new(history.hasher()));
+        let items = users(&history, 2000);
+        let is_done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for (sequence, item) in (1..).zip(items) {
+                    shared.write().unwrap().apply(sequence, item).unwrap();
+                }
+                is_done.store(true, Ordering::Release);
+            });
+            let mut exports = 0;
+            while !is_done.load(Ordering::Acquire) || exports == 0 {
+                let mut sink = Sink::new(|| Ok(()));
+                let position = export(&shared, begin, &mut sink).unwrap();
+                let mut digest = StateDigest::EMPTY;
+                sink.rows.iter().for_each(|(_, bytes)| digest.add(&history.hasher().hash(bytes)));
+                assert_eq!(digest, position.digest, "at sequence {}", position.sequence);
+                assert!(sink.rows.is_sorted_by(|one, two| one.0 < two.0));
+                exports += 1;
+            }
+        });
+    }
+
+    #[test]
+    fn an_export_that_ends_or_is_stopped_leaves_nothing_behind() {
+        let history = History::of(&[]);
+        let shared = RwLock::new(State::new(history.hasher()));
+        let items = users(&history, 10);
+        let mut items = (1..).zip(items);
+        for (sequence, item) in items.by_ref().take(10) {
+            shared.write().unwrap().apply(sequence, item).unwrap();
+        }
+        let refused = export(&shared, |_| Err(StoreError::Stopped), &mut Sink::new(|| Ok(())));
+        assert!(matches!(refused, Err(StoreError::Stopped)));
+        assert_eq!(shared.read().unwrap().exports(), 0);
+        let mut sink = Sink::new(|| Err(StoreError::Stopped));
+        assert!(matches!(export(&shared, begin, &mut sink), Err(StoreError::Stopped)));
+        export(&shared, begin, &mut Sink::new(|| Ok(()))).unwrap();
+        let (sequence, item) = items.next().unwrap();
+        shared.write().unwrap().apply(sequence, item).unwrap();
+        assert_eq!(shared.read().unwrap().exports(), 0);
+    }
+
+    #[test]
+    fn only_what_is_changed_ahead_of_an_export_is_kept() {
+        let history = History::of(&[]);
+        let mut state = State::new(history.hasher());
+        let items = users(&history, 100);
+        let mut items = (1..).zip(items);
+        items.by_ref().take(100).for_each(|(sequence, item)| state.apply(sequence, item).unwrap());
+        let undo = state.begin_export();
+        let kept = |undo: &Mutex<Undo>| Undo::lock(undo).before.behind(None).count();
+        let half = Undo::lock(&undo).next_piece(&state, 50).len();
+        assert_eq!((half, kept(&undo)), (50, 0));
+        items.by_ref().take(100).for_each(|(sequence, item)| state.apply(sequence, item).unwrap());
+        assert_eq!(kept(&undo), 50, "the first half was read already");
+        items.for_each(|(sequence, item)| state.apply(sequence, item).unwrap());
+        assert_eq!(kept(&undo), 50, "each once, as it was at first");
+        assert_eq!(Undo::lock(&undo).next_piece(&state, 30).len(), 30);
+        assert_eq!(kept(&undo), 20, "what was read is let go");
+        let rest = Undo::lock(&undo).next_piece(&state, 30);
+        assert!(rest.iter().all(|(id, bytes)| *bytes == fixture::bytes(id, 1)) && rest.len() == 20);
     }
 }

@@ -57,3 +57,134 @@ impl View for Overlay<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::{self, Actor};
+    use crate::record::UserRole;
+    use crate::sealed_log::entry::{Content, DocumentName, Opened};
+    use crate::sealed_log::fixture;
+    use crate::sealed_log::history::{History, Records, assert_shows, steps};
+    use crate::sealed_log::view::Item;
+
+    fn state_of(history: &History) -> State {
+        let mut state = State::new(history.hasher());
+        for message in history.compacted(history.log.len()) {
+            state.apply(message.sequence, message.item).unwrap();
+        }
+        state
+    }
+
+    /// The changes between what a view shows and what it should show next.
+    fn changes(view: &dyn View, before: &Records, after: &Records) -> Vec<Change> {
+        let ids: std::collections::BTreeSet<_> = before.keys().chain(after.keys()).collect();
+        let change = |id: &RecordId| Change {
+            id: id.clone(),
+            before: view.record(id).unwrap(),
+            after: after.get(id).cloned(),
+        };
+        ids.into_iter().map(change).filter(|change| change.before != change.after).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+
+        #[test]
+        fn each_write_of_a_group_sees_those_before_it(steps in steps(0..30), split in any::<prop::sample::Index>()) {
+            let whole = History::of(&steps);
+            // Records do not depend on the keys of their history.
+            let begun = History::of(&steps[..split.index(steps.len() + 1)]);
+            let state = state_of(&begun);
+            let hasher = begun.hasher();
+            let mut overlay = Overlay::new(&state, &hasher);
+            assert_shows(&overlay, &begun.last().records);
+            let mut before = begun.last().records.clone();
+            let rest = whole.moments.iter().skip(begun.moments.len() - 1);
+            for after in rest.map(|moment| &moment.records) {
+                let changes = changes(&overlay, &before, after);
+                overlay.apply(&changes);
+                assert_shows(&overlay, after);
+                prop_assert_eq!(overlay.digest(), begun.digest_of(after));
+                before = after.clone();
+            }
+            assert_shows(&state, &begun.last().records);
+        }
+    }
+
+    #[test]
+    fn a_check_that_allows_a_write_sees_the_write_before_it() {
+        let history = History::of(&[]);
+        let (state, hasher) = (state_of(&history), history.hasher());
+        let mut overlay = Overlay::new(&state, &hasher);
+        let (admin, other) = (fixture::sign(1), fixture::user(2));
+        let add = |view: &dyn View| domain::add_user(view, &Actor::Signer(admin), &other);
+        assert!(matches!(add(&overlay), Err(StoreError::NotAuthorized)));
+        let mut user = fixture::user(1);
+        user.role = UserRole::Admin;
+        let changes = domain::add_user(&overlay, &Actor::Operator, &user).unwrap();
+        overlay.apply(&changes);
+        assert!(domain::is_authorized(&overlay, &admin) && !domain::is_authorized(&state, &admin));
+        overlay.apply(&add(&overlay).unwrap());
+        assert!(matches!(add(&overlay), Err(StoreError::AlreadyExists { .. })));
+        let revoke = domain::revoke_user(&overlay, &Actor::Operator, &admin, fixture::at(1)).unwrap();
+        overlay.apply(&revoke);
+        assert!(!domain::is_authorized(&overlay, &admin));
+        assert!(matches!(add(&overlay), Err(StoreError::NotAuthorized)));
+    }
+
+    #[test]
+    fn nothing_is_decided_over_a_view_that_shows_nothing() {
+        let history = History::of(&[]);
+        let mut state = State::new(history.hasher());
+        state.apply(5, Item::Document(DocumentName::Nodeset)).unwrap();
+        let hasher = history.hasher();
+        let overlay = Overlay::new(&state, &hasher);
+        let refused = domain::add_user(&overlay, &Actor::Operator, &fixture::user(1));
+        assert!(matches!(refused, Err(StoreError::Unavailable { .. })));
+    }
+
+    /// The largest room: what one member's keys cost must not depend on the others'.
+    #[test]
+    fn a_member_of_a_large_room_is_removed_without_walking_all_keys() {
+        let history = History::of(&[]);
+        let mut state = State::new(history.hasher());
+        let (members, epochs) = (1000, 50);
+        let mut ids: Vec<RecordId> = vec![RecordId::Room(fixture::room("r"))];
+        ids.extend((1..=members).map(|number| fixture::member("r", number).id()));
+        for epoch in 1..=epochs {
+            ids.extend((1..=members).map(|number| fixture::room_key("r", epoch, number)));
+        }
+        let mut digest = state.digest();
+        for (sequence, id) in (1..).zip(ids) {
+            let bytes = fixture::bytes(&id, 1);
+            let hash = history.hasher().hash(bytes.as_bytes());
+            digest.add(&hash);
+            let content = Content::Record { id, bytes: Some(bytes) };
+            let epoch = unibus_keyfile::id::Epoch::FIRST;
+            let opened = Opened { content, digest_after: digest, epoch, hash: Some(hash) };
+            state.apply(sequence, Item::Entry(opened)).unwrap();
+        }
+        let hasher = history.hasher();
+        let overlay = Overlay::new(&state, &hasher);
+        let RecordId::Member(room, endpoint) = fixture::member("r", 500).id() else { unreachable!() };
+        let mut count = 0;
+        let rounds = (0..20).map(|_| {
+            let began = std::time::Instant::now();
+            for scan in [Scan::RoomKeysOf(&room, &endpoint), Scan::MembershipsOf(&endpoint)] {
+                let mut visit = |_: &RecordId, _: &RecordBytes| {
+                    count += 1;
+                    Ok(std::ops::ControlFlow::Continue(()))
+                };
+                overlay.scan(scan, &mut visit).unwrap();
+            }
+            began.elapsed()
+        });
+        let best = rounds.min().unwrap();
+        assert_eq!(count, 20 * (epochs + 1));
+        // Walking 50,000 keys takes milliseconds.
+        assert!(best < std::time::Duration::from_millis(1), "{best:?}");
+    }
+}

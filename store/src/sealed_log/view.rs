@@ -25,7 +25,7 @@ use super::entry::{Content, DocumentName, Heartbeat, Opened};
 use super::export::Undo;
 use crate::domain::{Scan, View, Visit};
 use crate::error::StoreError;
-use crate::record::{Endpoint, Kind, RecordBytes, RecordId, RoomId, Timestamp};
+use crate::record::{Endpoint, Kind, Record, RecordBytes, RecordId, RoomId, SignPub, Timestamp};
 use crate::store::Census;
 
 mod pending;
@@ -92,6 +92,20 @@ struct Held {
     bytes: RecordBytes,
     /// Epoch of the entry that put it.
     epoch: Epoch,
+    /// Whether it is an active user: asked with every request.
+    is_active_user: bool,
+}
+
+impl Held {
+    fn new(id: &RecordId, bytes: RecordBytes, epoch: Epoch) -> Self {
+        let user = match id {
+            RecordId::User(_) => Record::decode(bytes.as_bytes()).ok(),
+            _ => None,
+        };
+        // The same conditions as for reading it: whatever is wrong with the record means no.
+        let is_active_user = matches!(user, Some(Record::User(user)) if user.is_active() && RecordId::User(user.sign_pub) == *id);
+        Self { bytes, epoch, is_active_user }
+    }
 }
 
 /// A membership by its endpoint. No room comes before all rooms.
@@ -421,7 +435,8 @@ impl State {
         match bytes {
             Some(bytes) => {
                 self.gone.remove(&id);
-                self.records.insert(id, Held { bytes, epoch });
+                let held = Held::new(&id, bytes, epoch);
+                self.records.insert(id, held);
             }
             None => {
                 self.records.remove(&id);
@@ -448,6 +463,12 @@ impl State {
         let undo = Arc::new(Mutex::new(Undo::default()));
         self.exports.push(Arc::downgrade(&undo));
         undo
+    }
+
+    /// How many exports there are things kept for.
+    #[cfg(test)]
+    pub(super) const fn exports(&self) -> usize {
+        self.exports.len()
     }
 
     /// All records behind one, or all, as they are now, settled or not.
@@ -508,6 +529,11 @@ impl View for State {
             }
         }
         Ok(())
+    }
+
+    fn is_active_user(&self, key: &SignPub) -> Option<bool> {
+        let held = self.records.get(&RecordId::User(*key));
+        Some(self.is_readable() && held.is_some_and(|held| held.is_active_user))
     }
 }
 

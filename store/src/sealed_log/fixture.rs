@@ -1,0 +1,74 @@
+//! What the tests of this module share: keys, and records of every kind.
+
+use unibus_keyfile::id::{Lineage, NodeName, UnixTime};
+use unibus_keyfile::keyring::{Keyring, Secrets};
+use unibus_keyfile::node_key::NodeKeyFile;
+use unibus_keyfile::nodeset::{Nodeset, Plan};
+use unibus_keyfile::operator_key::OperatorKey;
+
+use super::entry::Codec;
+use crate::record::{
+    Endpoint, Handle, KeyEpoch, Member, MemberRole, Record, RecordBytes, RecordId, RoomId, SignPub,
+    Timestamp, User, UserRole,
+};
+
+/// A keyring of a lineage of its own, and a codec over it.
+pub(super) struct Keys {
+    pub(super) nodeset: Nodeset,
+    pub(super) node: NodeKeyFile,
+    pub(super) keyring: Keyring,
+    pub(super) secrets: Secrets,
+}
+
+impl Keys {
+    pub(super) fn new() -> Self {
+        let operator = OperatorKey::generate();
+        let node = NodeKeyFile::generate(self::node("alpha"), operator.cluster_id());
+        let now = UnixTime::from_seconds(1_800_000_000);
+        let nodeset = Plan::first(&operator).with_node(node.member(now)).sign(&operator).unwrap();
+        let (keyring, secrets) = Keyring::create(&nodeset, &node, Lineage::random(), None, now).unwrap();
+        Self { nodeset, node, keyring, secrets }
+    }
+
+    pub(super) fn codec(&self) -> Codec {
+        Codec::new(&self.keyring, &self.secrets)
+    }
+}
+
+pub(super) fn node(name: &str) -> NodeName {
+    name.parse().unwrap()
+}
+
+pub(super) fn at(micros: i64) -> Timestamp {
+    Timestamp::from_micros(micros).unwrap()
+}
+
+/// A signing key that differs with each number.
+pub(super) fn sign(number: u32) -> SignPub {
+    let mut bytes = [7; 32];
+    // In front, where the hash of a real key differs too.
+    bytes[..4].copy_from_slice(&number.wrapping_mul(0x9e37_79b1).to_be_bytes());
+    SignPub::from_bytes(bytes).unwrap()
+}
+
+pub(super) fn user(number: u32) -> User {
+    let handle = Handle::parse(&format!("user {number}")).unwrap();
+    User::new(sign(number), handle, UserRole::Member, at(1_800_000_000_000_000))
+}
+
+pub(super) fn room(name: &str) -> RoomId {
+    RoomId::parse(name).unwrap()
+}
+
+pub(super) fn member(name: &str, number: u32) -> Record {
+    Member::new(room(name), sign(number), None, MemberRole::Member, at(1_800_000_000_000_000)).into()
+}
+
+pub(super) fn room_key(name: &str, epoch: u64, number: u32) -> RecordId {
+    RecordId::RoomKey(room(name), KeyEpoch::new(epoch).unwrap(), Endpoint::of(&sign(number)))
+}
+
+/// Bytes for an identity that no record decodes from: enough for what looks at the identity only.
+pub(super) fn bytes(id: &RecordId, body: u8) -> RecordBytes {
+    RecordBytes::assemble(id, &[body; 20]).unwrap()
+}
