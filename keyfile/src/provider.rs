@@ -34,6 +34,16 @@ pub enum KeySource {
     Command(String),
 }
 
+/// Takes a secret out of the process's environment. Call it before any thread is started.
+///
+/// # Errors
+/// [`KeyTextError::NotText`].
+pub fn take_from_environment(variable: &'static str) -> Result<Option<Zeroizing<String>>, KeyTextError> {
+    let Some(bytes) = crate::lock::take_variable(variable) else { return Ok(None) };
+    let text = std::str::from_utf8(&bytes).map_err(|_| KeyTextError::NotText)?;
+    Ok(Some(Zeroizing::new(text.to_owned())))
+}
+
 /// Text that is a secret; prints redacted.
 pub struct Secret(Zeroizing<Vec<u8>>);
 

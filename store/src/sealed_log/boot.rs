@@ -167,7 +167,9 @@ async fn stream(
     patience: &mut Patience<'_>,
 ) -> Result<(StreamInfo, bool), LogError> {
     let serves = matches!(options.access, Access::Serve | Access::Init);
-    let may_make = options.access == Access::Init || (options.access == Access::Serve && witness.is_none());
+    let is_allowed =
+        options.access == Access::Init || (options.access == Access::Serve && witness.is_none());
+    let may_make = options.may_make && is_allowed;
     let mut missing_since: Option<Instant> = None;
     let mut made = false;
     loop {

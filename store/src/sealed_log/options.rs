@@ -65,6 +65,7 @@ pub struct LogOptions {
     pub(super) state_dir: PathBuf,
     pub(super) keys: Keys,
     pub(super) access: Access,
+    pub(super) may_make: bool,
     pub(super) replicas: usize,
     pub(super) max_staleness: Duration,
     pub(super) boot_budget: Duration,
@@ -84,6 +85,7 @@ impl LogOptions {
             state_dir: state_dir.into(),
             keys,
             access: Access::Serve,
+            may_make: true,
             replicas: 1,
             max_staleness: MAX_STALENESS,
             boot_budget: BOOT_BUDGET,
@@ -110,6 +112,14 @@ impl LogOptions {
     #[must_use]
     pub const fn access(mut self, access: Access) -> Self {
         self.access = access;
+        self
+    }
+
+    /// Never makes a log, whatever the access: something lies where the server keeps its streams, and asking it to
+    /// make one that it cannot read would delete it.
+    #[must_use]
+    pub const fn never_make(mut self) -> Self {
+        self.may_make = false;
         self
     }
 
