@@ -356,6 +356,10 @@ impl PostureKeeper {
     /// Takes note of a blob that could not be stored or opened. One blob speaks for itself alone: it is not served, and
     /// the posture is no longer `proven`; everything else is still vouched for by the state digest.
     pub fn blob_failed(&self, error: &BlobError) {
+        if error.class() == ErrorClass::Unavailable {
+            tracing::warn!(code = error.code(), %error, "a blob cannot be reached");
+            return;
+        }
         tracing::error!(code = error.code(), %error, "a blob is not what it should be");
         let mut last = self.last.write().unwrap_or_else(PoisonError::into_inner);
         if last.state == AtRestState::Proven {

@@ -56,7 +56,7 @@ fn contents_of_all_sizes_read_back_through_their_records() {
         let mode = fs::metadata(blobs.path_of(&blob.storage_name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
-    assert_eq!(fs::metadata(blobs.folder()).unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(fs::metadata(blobs.folder().unwrap()).unwrap().permissions().mode() & 0o777, 0o700);
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn a_content_over_the_limit_leaves_nothing() {
     let refused = blobs.put(&mut content(1_001).as_slice(), 1_000, now()).unwrap_err();
     assert!(matches!(refused, BlobError::TooLarge { limit: 1_000 }));
     assert!(matches!(blobs.put(&mut io::repeat(1), 100_000, now()), Err(BlobError::TooLarge { .. })));
-    assert_eq!(fs::read_dir(blobs.folder()).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(blobs.folder().unwrap()).unwrap().count(), 1);
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn a_content_that_cannot_be_read_leaves_nothing() {
     let (_folder, blobs) = open();
     let refused = blobs.put(&mut content(100_000).chain(Broken), LIMIT, now()).unwrap_err();
     assert!(matches!(refused, BlobError::Source(_)));
-    assert_eq!(fs::read_dir(blobs.folder()).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(blobs.folder().unwrap()).unwrap().count(), 0);
 }
 
 #[test]
@@ -195,10 +195,10 @@ fn a_link_and_a_pipe_are_refused() {
 fn orphans_are_found_and_nothing_else_is() {
     let (_folder, blobs) = open();
     let (kept, lost) = (put(&blobs, b"kept"), put(&blobs, b"lost"));
-    let half = blobs.folder().join(format!(".{}.0123456789abcdef.tmp", kept.storage_name));
+    let half = blobs.folder().unwrap().join(format!(".{}.0123456789abcdef.tmp", kept.storage_name));
     write(&half, b"half");
     for name in ["README", "0123", ".hidden.tmp", "ABCDEF0123456789ABCDEF0123456789"] {
-        write(&blobs.folder().join(name), b"somebody else's");
+        write(&blobs.folder().unwrap().join(name), b"somebody else's");
     }
     let is_named = |name: &unibus_store::record::StorageName| *name == kept.storage_name;
     assert_eq!(blobs.orphans(UnixTime::from_seconds(1), &is_named).unwrap(), []);
@@ -206,7 +206,7 @@ fn orphans_are_found_and_nothing_else_is() {
     let paths: Vec<_> = orphans.iter().map(|orphan| orphan.path.clone()).collect();
     assert_eq!(paths, [half, blobs.path_of(&lost.storage_name)]);
     blobs.remove_orphans(&orphans).unwrap();
-    assert_eq!(fs::read_dir(blobs.folder()).unwrap().count(), 5);
+    assert_eq!(fs::read_dir(blobs.folder().unwrap()).unwrap().count(), 5);
     blobs.check(&kept).unwrap();
     assert_eq!(blobs.orphans(FUTURE, &is_named).unwrap(), []);
 }

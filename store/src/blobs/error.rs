@@ -20,7 +20,7 @@ pub enum BlobError {
     /// The content cannot be described by a record.
     #[error("the blob has no valid record")]
     Field(#[from] FieldError),
-    /// There is no file of that name.
+    /// There is no file or object of that name.
     #[error("`{}` is missing, but a record names it", path.display())]
     Missing {
         /// The file.
@@ -42,6 +42,16 @@ pub enum BlobError {
         /// The length that follows from the record, in bytes.
         expected: u64,
         /// The length found, in bytes.
+        found: u64,
+    },
+    /// The object has another number of parts than a blob of this size has.
+    #[error("`{}` has {found} parts instead of {expected}", path.display())]
+    Parts {
+        /// The object.
+        path: PathBuf,
+        /// The number that follows from the record.
+        expected: u64,
+        /// The number found.
         found: u64,
     },
     /// A chunk does not open: changed, moved, of another blob.
@@ -71,6 +81,32 @@ pub enum BlobError {
         /// The reason.
         source: io::Error,
     },
+    /// There is no object store, and this use of it makes none.
+    #[error("the object store `{bucket}` is not there")]
+    NoBucket {
+        /// Its name.
+        bucket: &'static str,
+    },
+    /// A stream of that name has other settings than ours.
+    #[error("the object store `{bucket}` has `{setting}` = {found}, wanted {wanted}")]
+    OtherSettings {
+        /// Its name.
+        bucket: &'static str,
+        /// The first setting that differs.
+        setting: String,
+        /// What it is.
+        found: String,
+        /// What it must be.
+        wanted: String,
+    },
+    /// The servers do not answer, have no quorum, or refuse a step.
+    #[error("cannot {step}: {why}")]
+    Unavailable {
+        /// What was tried.
+        step: &'static str,
+        /// What is missing, or what the server says.
+        why: String,
+    },
     /// The file could not take its name.
     #[error("cannot complete the blob")]
     Name(#[from] KeyError),
@@ -84,7 +120,10 @@ impl BlobError {
             Self::TooLarge { .. } | Self::Field(_) => ErrorClass::Misuse,
             Self::Missing { .. } | Self::Chunk { .. } | Self::Content { .. } => ErrorClass::Tampered,
             Self::Decode { source, .. } => source.class(),
-            Self::Length { .. } => ErrorClass::Corrupt,
+            Self::Length { .. } | Self::Parts { .. } => ErrorClass::Corrupt,
+            Self::NoBucket { .. } => ErrorClass::MissingKey,
+            Self::OtherSettings { .. } => ErrorClass::Tampered,
+            Self::Unavailable { .. } => ErrorClass::Unavailable,
             Self::Source(_) | Self::Io { .. } => ErrorClass::Io,
             Self::Name(source) => source.class(),
         }
@@ -96,9 +135,12 @@ impl BlobError {
         match self {
             Self::TooLarge { .. } | Self::Field(_) => "UB-S060",
             Self::Missing { .. } => "UB-S061",
-            Self::Decode { .. } | Self::Length { .. } => "UB-S062",
+            Self::Decode { .. } | Self::Length { .. } | Self::Parts { .. } => "UB-S062",
             Self::Chunk { .. } | Self::Content { .. } => "UB-S063",
             Self::Source(_) | Self::Io { .. } => "UB-S064",
+            Self::NoBucket { .. } => "UB-S065",
+            Self::OtherSettings { .. } => "UB-S066",
+            Self::Unavailable { .. } => "UB-S067",
             Self::Name(source) => source.code(),
         }
     }

@@ -53,14 +53,14 @@ pub(in crate::http) async fn create(
     let limit = u64::try_from(paths::MAX_BLOB_BYTES).unwrap_or(u64::MAX);
     let now = app.clock.now();
     let blob: Blob = blocking(&app, move |blobs| blobs.put(&mut content.as_ref(), limit, now)).await?;
-    let file = app.blobs.path_of(&blob.storage_name);
+    let name = blob.storage_name;
     match app.store.put_blob(actor, blob).await {
         Ok(()) => Ok(created),
         Err(error) => {
             // Only if nothing was written for certain; else the record may be there, and its content must stay.
             let is_refused = matches!(error, StoreError::AlreadyExists { .. } | StoreError::NotAuthorized);
             if is_refused {
-                tokio::fs::remove_file(file).await.ok();
+                blocking(&app, move |blobs| blobs.remove(&name)).await.ok();
             }
             if matches!(error, StoreError::AlreadyExists { .. }) { Ok(created) } else { Err(error.into()) }
         }
