@@ -1,16 +1,22 @@
 //! What the system tests share: real processes, folders that are compared, marked plaintext, plain HTTP.
 //!
-//! Nothing here uses the code under test, so that a fault there cannot hide itself here.
+//! Nothing here uses the code under test, so that a fault there cannot hide itself here; but for the nats-servers of
+//! a [`Cluster`], which are started as the daemon starts its own.
 
 pub mod canary;
+pub mod cluster;
 pub mod daemon;
 pub mod folder;
 pub mod host;
 pub mod http;
+pub mod node;
+pub mod ports;
 pub mod program;
+pub mod proxy;
 pub mod wait;
 
 pub use canary::Canaries;
+pub use cluster::{Cluster, Setup};
 pub use daemon::Daemon;
 pub use folder::{Contents, Scratch};
 pub use host::Host;

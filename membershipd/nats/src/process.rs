@@ -8,7 +8,6 @@ use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{ChildStderr, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -70,7 +69,6 @@ pub struct Process {
     handle: Arc<Handle>,
     events: mpsc::Receiver<Event>,
     interrupt: Interrupt,
-    started: Arc<AtomicBool>,
     log: Ring,
     config: Watched,
     ended: Option<ExitStatus>,
@@ -120,9 +118,7 @@ impl Process {
         command.env_clear().current_dir("/").process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let (tell, events) = mpsc::channel();
-        let started = Arc::new(AtomicBool::new(false));
-        let reader =
-            Reader { tell: tell.clone(), started: Arc::clone(&started), log: log.clone(), raw: raw_log };
+        let reader = Reader { tell: tell.clone(), started: false, log: log.clone(), raw: raw_log };
         let handle = spawn(command, text, reader)?;
         let config = Watched {
             client_address: launch.config.client_address(),
@@ -133,7 +129,7 @@ impl Process {
             lock,
         };
         let interrupt = Interrupt(tell);
-        Ok(Self { handle, events, interrupt, started, log, config, ended: None, finding: None })
+        Ok(Self { handle, events, interrupt, log, config, ended: None, finding: None })
     }
 
     /// Its process id.
@@ -386,7 +382,7 @@ fn follow(handle: &Arc<Handle>, stderr: Option<ChildStderr>, reader: Reader) {
 
 struct Reader {
     tell: mpsc::Sender<Event>,
-    started: Arc<AtomicBool>,
+    started: bool,
     log: Ring,
     raw: Option<std::fs::File>,
 }
@@ -400,11 +396,11 @@ impl Reader {
                 let _only_for_tests = raw.write_all(&bytes).and_then(|()| raw.write_all(b"\n"));
             }
             let line = self.log.push(&String::from_utf8_lossy(&bytes));
-            let finding = log::read(&line, self.started.load(Ordering::Relaxed));
+            let finding = log::read(&line, self.started);
             match finding {
                 // At once: in a moment a client may make a stream over the one that was not read.
                 Some(Finding::Unrecoverable | Finding::EncryptsOtherwise) => handle.signal(Signal::Kill),
-                Some(Finding::Ready) => self.started.store(true, Ordering::Relaxed),
+                Some(Finding::Ready) => self.started = true,
                 _ => {}
             }
             forward(&line);

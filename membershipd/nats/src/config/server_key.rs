@@ -9,7 +9,7 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::error::NatsError;
 
 /// Bytes of the key.
-pub const SERVER_KEY_BYTES: usize = 32;
+const SERVER_KEY_BYTES: usize = 32;
 
 /// The ciphers that nats-server has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
