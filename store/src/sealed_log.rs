@@ -18,10 +18,12 @@ mod follower;
 mod guard;
 #[cfg(test)]
 mod history;
+mod import;
 mod keeper;
 mod nonces;
 mod options;
 mod replay;
+mod salvage;
 mod shared;
 mod stream;
 mod transaction;
@@ -54,6 +56,7 @@ use self::{
 pub use self::{
     error::LogError,
     options::{Access, BootEvent, Clock, LogOptions, Progress},
+    salvage::Quarantined,
     stream::STREAM,
 };
 use crate::{error::StoreError, record::Timestamp};
@@ -121,7 +124,7 @@ impl SealedLog {
     /// # Errors
     /// [`LogError`].
     pub fn open_carrying(options: LogOptions, carried: Option<CarriedOver>) -> Result<Self, LogError> {
-        if options.keys.node().is_none() && options.access != Access::Read {
+        if options.keys.node().is_none() && !options.access.reads_only() {
             return Err(LogError::Misuse("a recovery key opens a log for reading only"));
         }
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -151,7 +154,7 @@ impl SealedLog {
         *last_look.lock().unwrap_or_else(PoisonError::into_inner) = Some(info);
         let (send, jobs) = mpsc::channel(WAITING);
         let mut keeper = None;
-        if options.access != Access::Read
+        if !options.access.reads_only()
             && let Some(own) = options.keys.node()
         {
             let beat_every = serves.then(|| options.max_staleness / BEATS_PER_LIMIT);
@@ -179,7 +182,7 @@ impl SealedLog {
         let log = Self {
             shared,
             wire,
-            jobs: (options.access != Access::Read).then_some(send),
+            jobs: (!options.access.reads_only()).then_some(send),
             keeper,
             last_look,
             claims: Claims::default(),
@@ -333,6 +336,12 @@ impl SealedLog {
     #[must_use]
     pub fn is_half_imported(&self) -> bool {
         self.shared.state().import_open()
+    }
+
+    /// What is wrong with a log that was opened with [`Access::Salvage`], by sequence; nothing if it is sound.
+    #[must_use]
+    pub fn quarantined(&self) -> Vec<Quarantined> {
+        self.shared.aside.list()
     }
 
     /// Which nodes hold the log, asked now.

@@ -7,21 +7,17 @@ use unibus_keyfile::durable::Sync;
 use unibus_keyfile::error::ErrorClass;
 use unibus_keyfile::id::{Lineage, Sequence};
 
-use super::entry::Content;
 use super::shared::{Shared, Verdict};
 use super::view::State;
 use super::writer::Work;
 use super::{LogError, SealedLog, boot, export, replay};
 use crate::backend::Backend;
-use crate::domain::{self, Change, ImportOrder, View};
+use crate::domain::{self, Change, View};
 use crate::error::StoreError;
 use crate::record::{SignPub, Timestamp};
 use crate::store::{
     ExportSink, ImportRecords, Nonce, Position, Posture, PostureState, Strength, VerifyReport,
 };
-
-/// Records of one batch of an import: fewer batches cost less, larger ones more memory.
-const IMPORT_BATCH: usize = 500;
 
 impl Backend for SealedLog {
     async fn read<T, F>(&self, strength: Strength, read: F) -> Result<T, StoreError>
@@ -65,7 +61,7 @@ impl Backend for SealedLog {
         let lineage = *self.shared.documents().keyring.lineage();
         let begin = |state: &State| {
             self.shared.may_answer(state)?;
-            Ok(position_of(state, lineage))
+            Ok(self.position_in(state, lineage))
         };
         export::export(self.shared.state_lock(), begin, sink)
     }
@@ -77,15 +73,13 @@ impl Backend for SealedLog {
     ) -> Result<Position, StoreError> {
         {
             let state = self.shared.state();
+            // What an import that was cut short has left is made into what this one brings.
             if state.ever_held_a_record() && !state.import_open() {
-                return Err(StoreError::NotEmpty { records: state.census().total() });
-            }
-            if state.census().total() > 0 {
                 return Err(StoreError::NotEmpty { records: state.census().total() });
             }
         }
         self.shared.set_importing(true);
-        let done = self.import(records, nonce_floor);
+        let done = self.import_between_marks(records, nonce_floor);
         self.shared.set_importing(false);
         done?;
         self.current_position()
@@ -154,7 +148,15 @@ impl Backend for SealedLog {
 impl SealedLog {
     fn position_now(&self) -> Position {
         let lineage = *self.shared.documents().keyring.lineage();
-        position_of(&self.shared.state(), lineage)
+        self.position_in(&self.shared.state(), lineage)
+    }
+
+    fn position_in(&self, state: &State, lineage: Lineage) -> Position {
+        if self.shared.aside.collects() {
+            let (sequence, digest) = state.as_it_stands();
+            return Position { lineage, sequence: Sequence(sequence), digest };
+        }
+        position_of(state, lineage)
     }
 
     fn posture_state(&self) -> PostureState {
@@ -198,34 +200,6 @@ impl SealedLog {
             return Some("the witness cannot be written".to_owned());
         }
         None
-    }
-
-    fn import(
-        &self,
-        records: &mut ImportRecords<'_>,
-        nonce_floor: Option<Timestamp>,
-    ) -> Result<(), StoreError> {
-        let mut order = ImportOrder::default();
-        self.blocking(self.submit(Work::Control(Content::Import { open: true })))??;
-        loop {
-            let mut batch = Vec::with_capacity(IMPORT_BATCH);
-            for bytes in records.take(IMPORT_BATCH) {
-                let bytes = bytes?;
-                batch.push(Change { id: order.accept(&bytes)?, before: None, after: Some(bytes) });
-            }
-            let is_last = batch.len() < IMPORT_BATCH;
-            if !batch.is_empty() {
-                let run = move |_: &dyn View| Ok(batch.clone());
-                self.blocking(self.submit(Work::Transaction(Box::new(run))))??;
-            }
-            if is_last {
-                break;
-            }
-        }
-        if let Some(at) = nonce_floor {
-            self.blocking(self.submit(Work::Control(Content::NonceFloor(at))))??;
-        }
-        self.blocking(self.submit(Work::Control(Content::Import { open: false })))?
     }
 
     /// Reads the whole stream anew, beside the view, and holds both against each other.

@@ -20,7 +20,7 @@ use super::error::LogError;
 use super::options::{Access, BootEvent, LogOptions};
 use super::replay;
 use super::shared::Shared;
-use super::stream::{STREAM, StreamInfo};
+use super::stream::{STREAM, SettingsError, StreamInfo};
 use super::wire::{PublishError, Raw, Wire, WireError, WireOptions};
 use crate::record::Timestamp;
 
@@ -82,15 +82,15 @@ impl<'a> Patience<'a> {
             WireError::NoJetStream { why } => Err(LogError::NoJetStream { why }),
             WireError::TooOld { found } => Err(LogError::ServerTooOld { found, needed: "2.12" }),
             WireError::NoStream => Err(LogError::NothingThere { stream: STREAM }),
-            WireError::Settings(error) => Err(LogError::OtherSettings {
-                stream: STREAM,
-                setting: error.setting,
-                found: error.found,
-                wanted: error.wanted,
-            }),
+            WireError::Settings(error) => Err(other_settings(error)),
             WireError::Api { code, why } => self.wait(&format!("{why} ({code})")).await,
         }
     }
+}
+
+fn other_settings(error: SettingsError) -> LogError {
+    let SettingsError { setting, found, wanted } = error;
+    LogError::OtherSettings { stream: STREAM, setting, found, wanted }
 }
 
 /// Opens a log.
@@ -109,10 +109,15 @@ pub(super) async fn boot(options: &LogOptions, carried: Option<CarriedOver>) -> 
     }
     let staleness = serves.then_some(options.max_staleness);
     let shared = Shared::new(options.keys.clone(), documents, staleness, Arc::clone(&options.clock));
-    let shared = Arc::new(shared);
+    let is_salvage = options.access == Access::Salvage;
+    let shared = Arc::new(if is_salvage { shared.salvaging() } else { shared });
+    if let Err(error) = info.check(info.wanted_replicas().unwrap_or(0)) {
+        shared.aside.put(other_settings(error))?;
+    }
     replay::replay(&shared, &wire, options, &mut patience).await?;
     if options.access != Access::Init {
-        against_witness(&shared, options, witness.as_ref(), minted)?;
+        let judged = against_witness(&shared, options, witness.as_ref(), minted);
+        judged.or_else(|error| shared.aside.put(error))?;
     }
     if serves && shared.state().import_open() {
         return Err(LogError::HalfImported);
@@ -131,7 +136,9 @@ fn nodeset_file(options: &LogOptions) -> Result<Nodeset, LogError> {
 }
 
 fn witness(options: &LogOptions) -> Result<Option<Witness>, LogError> {
-    let Some(own) = options.keys.node() else { return Ok(None) };
+    let Some(own) = options.keys.node().filter(|_| !options.state_dir.as_os_str().is_empty()) else {
+        return Ok(None);
+    };
     Witness::load(&options.state_dir, own)
         .map_err(|source| LogError::Witness { path: Witness::path(&options.state_dir), source })
 }
@@ -167,8 +174,7 @@ async fn stream(
     patience: &mut Patience<'_>,
 ) -> Result<(StreamInfo, bool), LogError> {
     let serves = matches!(options.access, Access::Serve | Access::Init);
-    let is_allowed =
-        options.access == Access::Init || (options.access == Access::Serve && witness.is_none());
+    let is_allowed = options.access == Access::Init || (options.access == Access::Serve && witness.is_none());
     let may_make = options.may_make && is_allowed;
     let mut missing_since: Option<Instant> = None;
     let mut made = false;
@@ -176,7 +182,9 @@ async fn stream(
         match wire.info().await {
             Ok(info) => {
                 let replicas = info.wanted_replicas().unwrap_or(0);
-                if let Err(error) = info.check(replicas) {
+                if let Err(error) = info.check(replicas)
+                    && options.access != Access::Salvage
+                {
                     patience.after(WireError::Settings(error)).await?;
                 }
                 if serves && replicas != options.replicas {
@@ -243,7 +251,7 @@ async fn side_streams(
     is_new: bool,
     patience: &mut Patience<'_>,
 ) -> Result<(), LogError> {
-    if options.access == Access::Read || options.access == Access::Visit {
+    if options.access.reads_only() || options.access == Access::Visit {
         return Ok(());
     }
     loop {
@@ -357,7 +365,7 @@ fn against_witness(
     let found = Sequence(state.sequence());
     let Some(seen) = witness else {
         let vouches = minted || !state.ever_held_a_record() || options.replicas > 1;
-        if options.keys.node().is_none() || vouches || options.access == Access::Read {
+        if options.keys.node().is_none() || vouches || options.access.reads_only() {
             return Ok(());
         }
         return Err(LogError::NoWitness { path: Witness::path(&options.state_dir), sequence: found });

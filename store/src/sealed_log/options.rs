@@ -26,6 +26,16 @@ pub enum Access {
     Visit,
     /// To read only.
     Read,
+    /// To read what is sound of a log that is not: what is wrong is set aside and listed
+    /// ([`SealedLog::quarantined`](super::SealedLog::quarantined)), and the rest is given although it is not proven.
+    Salvage,
+}
+
+impl Access {
+    /// Whether nothing is written.
+    pub(super) const fn reads_only(self) -> bool {
+        matches!(self, Self::Read | Self::Salvage)
+    }
 }
 
 /// What happens while a log is opened, for people who wait.
@@ -74,7 +84,8 @@ pub struct LogOptions {
 }
 
 impl LogOptions {
-    /// A log on `servers` (`nats://HOST:PORT` each), served by the owner of `keys`. `clock` tells the time.
+    /// A log on `servers` (`nats://HOST:PORT` each), served by the owner of `keys`. `clock` tells the time. An empty
+    /// `state_dir` is none: then nothing tells whether a log that is read is the newest.
     #[must_use]
     pub fn new(servers: Vec<String>, keys: Keys, nodeset: &Path, state_dir: &Path, clock: Clock) -> Self {
         Self {

@@ -13,6 +13,7 @@ use super::entry::{Codec, DocumentName, EntryError};
 use super::error::LogError;
 use super::options::{BootEvent, LogOptions};
 use super::shared::Shared;
+use super::stream::StreamInfo;
 use super::view::Item;
 use super::wire::{Raw, Wire};
 
@@ -23,7 +24,10 @@ const SETTLE: Duration = Duration::from_secs(3);
 /// Entries between two words about the progress.
 const SAY_EVERY: u64 = 10_000;
 
-type Chunk = Result<Vec<(Raw, Option<Item>)>, LogError>;
+/// What was opened, what is left to whoever applies it, and what is no entry.
+pub(super) type Opening = Result<Option<Item>, EntryError>;
+
+type Chunk = Vec<(Raw, Opening)>;
 
 /// Reads until the end of the stream, where the records must agree with the last entry.
 pub(super) async fn replay(
@@ -33,6 +37,7 @@ pub(super) async fn replay(
     patience: &mut Patience<'_>,
 ) -> Result<(), LogError> {
     let mut at_end_since: Option<Instant> = None;
+    let mut end = End::default();
     loop {
         let mut tail = match wire.tail(shared.sequence().saturating_add(1)).await {
             Ok(tail) => tail,
@@ -57,7 +62,7 @@ pub(super) async fn replay(
             }
             while opening.len() >= CHUNKS || (is_end && !opening.is_empty()) {
                 let Some(chunk) = opening.pop_front() else { break };
-                let chunk = chunk.await.unwrap_or(Err(LogError::Misuse("the start was cancelled")))?;
+                let chunk = chunk.await.map_err(|_| LogError::Misuse("the start was cancelled"))?;
                 shared.take_opened(chunk)?;
                 let done = shared.sequence();
                 if done.saturating_sub(said) >= SAY_EVERY {
@@ -67,7 +72,19 @@ pub(super) async fn replay(
             }
             if is_end {
                 if is_settled(shared, &mut at_end_since)? {
-                    return Ok(());
+                    // A node that writes is told by the server if it has missed the end.
+                    if !options.access.reads_only() {
+                        return Ok(());
+                    }
+                    if end.said.is_none() {
+                        match wire.info().await {
+                            Ok(info) => end.said = Some(info),
+                            Err(error) => break Some(error),
+                        }
+                    }
+                    if end.is_reached(shared)? {
+                        return Ok(());
+                    }
                 }
             } else {
                 at_end_since = None;
@@ -90,7 +107,46 @@ fn is_settled(shared: &Shared, since: &mut Option<Instant>) -> Result<bool, LogE
         Some((from, to)) => format!("entries are missing, the first between {from} and {to}"),
         None => "the records are not what the last entry says".to_owned(),
     };
-    Err(LogError::Tampered { sequence: Sequence(unsettled.since), what })
+    shared.aside.put(LogError::Tampered { sequence: Sequence(unsettled.since), what })?;
+    Ok(true)
+}
+
+/// Where the stream ends, as the server said when the end was met first.
+#[derive(Debug, Default)]
+struct End {
+    said: Option<StreamInfo>,
+    reached: u64,
+    since: Option<Instant>,
+}
+
+impl End {
+    /// Whether all is read that was there then, as many entries as the server counts: a log whose last entries are
+    /// gone looks like an older one.
+    fn is_reached(&mut self, shared: &Shared) -> Result<bool, LogError> {
+        let Some((last, messages)) = self.said.as_ref().map(|said| (said.last_sequence, said.messages))
+        else {
+            return Ok(false);
+        };
+        let reached = shared.sequence().max(shared.aside.last());
+        if reached < last {
+            // What is new may still be on its way here.
+            if self.reached != reached {
+                (self.reached, self.since) = (reached, None);
+            }
+            if self.since.get_or_insert_with(Instant::now).elapsed() < SETTLE {
+                return Ok(false);
+            }
+            let what = format!("entries are missing behind it: the server has given {last} sequences");
+            shared.aside.put(LogError::Tampered { sequence: Sequence(reached), what })?;
+            return Ok(true);
+        }
+        let names = shared.names_at(last).map(|names| names.saturating_add(shared.aside.skipped()));
+        if let Some(names) = names.filter(|names| *names != messages) {
+            let what = format!("the server counts {messages} entries, {names} belong to the log");
+            shared.aside.put(LogError::Tampered { sequence: Sequence(last), what })?;
+        }
+        Ok(true)
+    }
 }
 
 /// Opens a chunk. A document, and an entry under a key that came meanwhile, is left to whoever applies it.
@@ -98,15 +154,14 @@ fn open(codec: &Codec, raws: Vec<Raw>) -> Chunk {
     let mut buffer = Zeroizing::new(Vec::new());
     let opened = raws.into_iter().map(|raw| {
         if DocumentName::of_subject(&raw.subject).is_some() {
-            return Ok((raw, None));
+            return (raw, Ok(None));
         }
-        match codec.open(&raw, &mut buffer) {
-            Ok(opened) => Ok((raw, Some(Item::Entry(opened)))),
-            Err(EntryError::UnknownEpoch(_)) => Ok((raw, None)),
-            Err(error) => {
-                Err(LogError::Tampered { sequence: Sequence(raw.sequence), what: error.to_string() })
-            }
-        }
+        let opening = match codec.open(&raw, &mut buffer) {
+            Ok(opened) => Ok(Some(Item::Entry(opened))),
+            Err(EntryError::UnknownEpoch(_)) => Ok(None),
+            Err(error) => Err(error),
+        };
+        (raw, opening)
     });
     opened.collect()
 }

@@ -13,9 +13,11 @@ use unibus_keyfile::id::{NodeName, Sequence};
 use zeroize::Zeroizing;
 
 use super::documents::{Adopted, Documents};
-use super::entry::{Codec, Content, DocumentName};
+use super::entry::{Codec, Content, DocumentName, EntryError};
 use super::error::LogError;
 use super::options::Clock;
+use super::replay::Opening;
+use super::salvage::Aside;
 use super::view::{Item, State};
 use super::wire::Raw;
 use crate::error::StoreError;
@@ -103,6 +105,8 @@ pub(super) struct Shared {
     doubt: Mutex<Option<String>>,
     doubted: AtomicBool,
     importing: AtomicBool,
+    /// What is wrong with a log that is read all the same.
+    pub(super) aside: Aside,
     clock: Clock,
     /// When each other node was last heard as it spoke, and how far its clock was from ours, in microseconds.
     heard: Mutex<BTreeMap<NodeName, (Instant, u64)>>,
@@ -142,9 +146,16 @@ impl Shared {
             doubt: Mutex::new(None),
             doubted: AtomicBool::new(false),
             importing: AtomicBool::new(false),
+            aside: Aside::default(),
             clock,
             heard: Mutex::new(BTreeMap::new()),
         }
+    }
+
+    /// Sets aside what is wrong, instead of refusing.
+    pub(super) fn salvaging(mut self) -> Self {
+        self.aside = Aside::collecting();
+        self
     }
 
     /// The records. A panic cannot leave half a change: each is made after what could fail.
@@ -192,45 +203,62 @@ impl Shared {
     pub(super) fn take(&self, raws: &[Raw]) -> Result<(), LogError> {
         let mut buffer = Zeroizing::new(Vec::new());
         let mut state = self.state_mut();
-        let mut codec = self.codec();
         for raw in raws {
-            if raw.sequence <= state.sequence() {
-                continue;
-            }
-            let item = match DocumentName::of_subject(&raw.subject) {
-                Some(name) => {
-                    self.adopt(&mut state, &name, raw)?;
-                    codec = self.codec();
-                    Item::Document(name)
-                }
-                None => Item::Entry(codec.open(raw, &mut buffer).map_err(|error| LogError::Tampered {
-                    sequence: Sequence(raw.sequence),
-                    what: error.to_string(),
-                })?),
-            };
-            if raw.pending == 0
-                && let Item::Entry(opened) = &item
-                && let Content::Heartbeat { node, heartbeat } = &opened.content
+            if raw.sequence > state.sequence()
+                && let Err(error) = self.take_one(&mut state, raw, &mut buffer)
             {
-                self.hear(node, heartbeat.at);
+                self.aside.skip(raw.sequence, error)?;
             }
-            self.apply(&mut state, raw.sequence, item, mark_of(&raw.payload))?;
         }
         self.advanced.send_replace(state.sequence());
         Ok(())
     }
 
+    fn take_one(
+        &self,
+        state: &mut State,
+        raw: &Raw,
+        buffer: &mut Zeroizing<Vec<u8>>,
+    ) -> Result<(), LogError> {
+        let item = match DocumentName::of_subject(&raw.subject) {
+            Some(name) => {
+                self.adopt(state, &name, raw)?;
+                Item::Document(name)
+            }
+            None => {
+                let opened = self.codec().open(raw, buffer);
+                Item::Entry(opened.map_err(|error| no_entry(raw, &error))?)
+            }
+        };
+        if raw.pending == 0
+            && let Item::Entry(opened) = &item
+            && let Content::Heartbeat { node, heartbeat } = &opened.content
+        {
+            self.hear(node, heartbeat.at);
+        }
+        self.apply(state, raw.sequence, item, mark_of(&raw.payload))
+    }
+
     /// As [`Shared::take`], with entries that other threads have opened. Documents are judged here, and so is what
     /// those threads had no key for.
-    pub(super) fn take_opened(&self, opened: Vec<(Raw, Option<Item>)>) -> Result<(), LogError> {
-        for (raw, item) in opened {
-            let Some(item) = item else {
-                self.take(&[raw])?;
-                continue;
+    pub(super) fn take_opened(&self, opened: Vec<(Raw, Opening)>) -> Result<(), LogError> {
+        for (raw, opening) in opened {
+            let applied = match opening {
+                Ok(None) => {
+                    self.take(&[raw])?;
+                    continue;
+                }
+                Ok(Some(item)) => {
+                    let mut state = self.state_mut();
+                    if raw.sequence <= state.sequence() {
+                        continue;
+                    }
+                    self.apply(&mut state, raw.sequence, item, mark_of(&raw.payload))
+                }
+                Err(error) => Err(no_entry(&raw, &error)),
             };
-            let mut state = self.state_mut();
-            if raw.sequence > state.sequence() {
-                self.apply(&mut state, raw.sequence, item, mark_of(&raw.payload))?;
+            if let Err(error) = applied {
+                self.aside.skip(raw.sequence, error)?;
             }
         }
         Ok(())
@@ -306,6 +334,9 @@ impl Shared {
     /// [`StoreError::Tampered`], [`StoreError::RolledBack`] for ever; [`StoreError::Unavailable`] for now.
     pub(super) fn may_answer(&self, state: &State) -> Result<(), StoreError> {
         self.is_trusted()?;
+        if self.aside.collects() {
+            return Ok(());
+        }
         if !self.is_fresh() {
             return Err(StoreError::Unavailable { why: "this node has lost contact with the majority" });
         }
@@ -318,9 +349,9 @@ impl Shared {
         Ok(())
     }
 
-    /// Whether no import is under way, but for this handle's own.
+    /// Whether no import is under way, or, for a handle that imports, its own.
     pub(super) fn may_change(&self, state: &State) -> bool {
-        !state.import_open() || self.importing.load(Ordering::Acquire)
+        state.import_open() == self.importing.load(Ordering::Acquire)
     }
 
     /// Says that this handle is about to import, or no longer.
@@ -410,6 +441,10 @@ impl Shared {
         };
         self.condemn(verdict);
     }
+}
+
+fn no_entry(raw: &Raw, error: &EntryError) -> LogError {
+    LogError::Tampered { sequence: Sequence(raw.sequence), what: error.to_string() }
 }
 
 /// What an entry of this node is after it was acknowledged.

@@ -275,6 +275,14 @@ impl State {
         self.settled.1
     }
 
+    /// Sequence of the last record entry and digest of the records that an export gives, proven or not.
+    pub(super) const fn as_it_stands(&self) -> (u64, StateDigest) {
+        match self.mode {
+            Mode::Direct(_) => (self.record_sequence, self.digest),
+            Mode::Settled | Mode::HeldBack(_) => self.settled,
+        }
+    }
+
     /// Distinct names seen: of entries, whether or not their record is gone or stands under a newer name too, and of
     /// documents. As many messages as the stream has up to this sequence.
     pub(super) fn names(&self) -> u64 {

@@ -237,6 +237,11 @@ impl Writer {
                     }
                     Err(error) => (Err(error), Vec::new()),
                 },
+                Work::Control(Content::Import { open: true })
+                    if state.ever_held_a_record() && !state.import_open() =>
+                {
+                    (Err(StoreError::NotEmpty { records: state.census().total() }), Vec::new())
+                }
                 Work::Control(content) => {
                     if !fits(&plan, 1) {
                         break;
