@@ -3,6 +3,10 @@
 //! A backend joins with one line at the foot, naming a function that opens an empty store under a given state
 //! key, and how many random histories to hold against the model.
 
+#[cfg(all(test, feature = "sealed-log"))]
+#[path = "nats/server.rs"]
+mod server;
+
 #[cfg(test)]
 mod conformance {
     pub(crate) mod blobs;

@@ -31,7 +31,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// Time between two words to whoever waits.
 const SAY_EVERY: Duration = Duration::from_secs(3);
 /// Time for which a missing stream is asked for again: a server that just came up may still be reading its folder.
-const MISSING_FOR: Duration = Duration::from_secs(5);
+const MISSING_FOR: Duration = Duration::from_secs(2);
 /// Entries that the first start writes, and a few heartbeats and acknowledgements of nodes that start with it.
 const FIRST_ENTRIES: u64 = 20;
 /// Time that one publication has.

@@ -1,7 +1,5 @@
 //! A sealed log on a nats-server of its own.
 
-use std::io::{BufRead, BufReader, Write as _};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use unibus_keyfile::{
@@ -17,33 +15,7 @@ use unibus_store::record::Timestamp;
 use unibus_store::sealed_log::{LogOptions, SealedLog};
 
 use super::fixture::{Counts, Opened};
-
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
-
-fn serve(folder: &std::path::Path) -> (Server, String) {
-    let program = std::env::var_os("NATS_SERVER_BIN").expect("run `cargo xtask test`");
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let config =
-        format!("listen: 127.0.0.1:{port}\njetstream {{ store_dir: \"{}\" }}\n", folder.join("js").display());
-    let mut child = Command::new(program)
-        .args(["-c", "/dev/stdin"])
-        .stdin(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(config.as_bytes()).unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    while !lines.next().unwrap().unwrap().contains("Server is ready") {}
-    std::thread::spawn(move || lines.for_each(drop));
-    (Server(child), format!("nats://127.0.0.1:{port}"))
-}
+use crate::server::Server;
 
 #[expect(clippy::disallowed_methods, reason = "an operator copies a nodeset")]
 pub(crate) fn open_on_one_node(state: StateKey) -> Opened {
@@ -54,7 +26,8 @@ pub(crate) fn open_on_one_node(state: StateKey) -> Opened {
     let nodeset = Plan::first(&operator).with_node(own.member(now)).sign(&operator).unwrap();
     std::fs::write(folder.path().join("nodeset"), nodeset.as_bytes()).unwrap();
     std::fs::create_dir(folder.path().join("state")).unwrap();
-    let (server, url) = serve(folder.path());
+    let server = Server::start(&folder.path().join("js"));
+    let url = server.url();
     let carried = CarriedOver { state, last_epoch: Epoch::FIRST };
     let clock = Arc::new(|| Timestamp::from_micros(1_800_000_000_000_000).unwrap());
     let (nodeset, state_dir) = (folder.path().join("nodeset"), folder.path().join("state"));

@@ -1,0 +1,17 @@
+//! The sealed log against somebody who has every right on its server, and no key.
+
+#![cfg(feature = "sealed-log")]
+
+#[cfg(test)]
+#[path = "nats/server.rs"]
+mod server;
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests do what an intruder or an operator does")]
+mod sealed_log {
+    mod fixture;
+    mod outage;
+    mod rollback;
+    mod starting;
+    mod tamper;
+}
