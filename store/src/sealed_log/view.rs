@@ -19,16 +19,15 @@ use std::sync::{Arc, Mutex, Weak};
 use unibus_keyfile::digest::{StateDigest, StateHasher};
 use unibus_keyfile::id::{Epoch, NodeName};
 
-use self::pending::Pending;
+use self::pending::{Name, Pending};
 use self::tables::Tables;
 use super::entry::{Content, DocumentName, Heartbeat, Opened};
 use super::export::Undo;
-use crate::domain::{Scan, View, Visit};
-use crate::error::StoreError;
-use crate::record::{Endpoint, Kind, Record, RecordBytes, RecordId, RoomId, SignPub, Timestamp};
+use crate::record::{Endpoint, Kind, Record, RecordBytes, RecordId, RoomId, Timestamp};
 use crate::store::Census;
 
 mod pending;
+mod shown;
 pub(super) mod tables;
 
 /// Most entries that are held back for the end of their write: as many as one write can have.
@@ -113,26 +112,6 @@ impl Held {
 struct Seat {
     endpoint: Endpoint,
     room: Option<RoomId>,
-}
-
-/// What an entry is called, apart from its epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Name<'a> {
-    Record(&'a RecordId),
-    Heartbeat(&'a NodeName),
-    Import,
-    NonceFloor,
-}
-
-impl<'a> Name<'a> {
-    const fn of(content: &'a Content) -> Self {
-        match content {
-            Content::Record { id, .. } => Self::Record(id),
-            Content::Heartbeat { node, .. } => Self::Heartbeat(node),
-            Content::Import { .. } => Self::Import,
-            Content::NonceFloor(_) => Self::NonceFloor,
-        }
-    }
 }
 
 /// All records, indexed. One of it lies in a lock that readers, writer and follower share.
@@ -287,14 +266,11 @@ impl State {
     /// documents. As many messages as the stream has up to this sequence.
     pub(super) fn names(&self) -> u64 {
         let documents = u64::try_from(self.documents.len()).unwrap_or(u64::MAX);
-        self.names.saturating_add(documents).saturating_add(self.names_held_back())
-    }
-
-    fn names_held_back(&self) -> u64 {
-        let Mode::HeldBack(pending) = &self.mode else { return 0 };
-        let names = pending.entries().map(|opened| (Name::of(&opened.content), opened.epoch));
-        let new: BTreeSet<_> = names.filter(|(name, epoch)| self.epoch_of(*name) != Some(*epoch)).collect();
-        u64::try_from(new.len()).unwrap_or(u64::MAX)
+        let held_back = match &self.mode {
+            Mode::HeldBack(pending) => pending.new_names(),
+            Mode::Settled | Mode::Direct(_) => 0,
+        };
+        self.names.saturating_add(documents).saturating_add(held_back)
     }
 
     /// How many records of each kind there are.
@@ -335,14 +311,15 @@ impl State {
         let digest_after = opened.digest_after;
         self.digest = self.digest_with(&opened);
         let is_whole = self.digest == digest_after;
-        match &mut self.mode {
-            Mode::Direct(_) => self.perform(sequence, opened),
-            Mode::Settled if is_whole => self.perform(sequence, opened),
-            Mode::HeldBack(pending) => pending.push(sequence, opened),
-            Mode::Settled => {
-                let mut pending = Pending::default();
-                pending.push(sequence, opened);
-                self.mode = Mode::HeldBack(pending);
+        if matches!(self.mode, Mode::Direct(_)) || (is_whole && self.is_settled()) {
+            self.perform(sequence, opened);
+        } else {
+            let is_new = self.epoch_of(Name::of(&opened.content)) != Some(opened.epoch);
+            if self.is_settled() {
+                self.mode = Mode::HeldBack(Pending::default());
+            }
+            if let Mode::HeldBack(pending) = &mut self.mode {
+                pending.push(sequence, opened, is_new);
             }
         }
         if is_whole {
@@ -477,71 +454,6 @@ impl State {
     #[cfg(test)]
     pub(super) const fn exports(&self) -> usize {
         self.exports.len()
-    }
-
-    /// All records behind one, or all, as they are now, settled or not.
-    pub(super) fn behind(&self, last: Option<&RecordId>) -> impl Iterator<Item = (&RecordId, &RecordBytes)> {
-        self.records.behind(last).map(|(id, held)| (id, &held.bytes))
-    }
-
-    /// The rows of a scan.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`] while the records are not those of one moment.
-    pub(super) fn select<'s>(&'s self, scan: Scan<'s>) -> Result<tables::Rows<'s, RecordBytes>, StoreError> {
-        self.readable()?;
-        if let Scan::MembershipsOf(endpoint) = scan {
-            return Ok(Box::new(self.memberships_of(endpoint)));
-        }
-        Ok(Box::new(self.records.select(scan).map(|(id, held)| (id, &held.bytes))))
-    }
-
-    fn memberships_of<'s>(
-        &'s self,
-        endpoint: &'s Endpoint,
-    ) -> impl Iterator<Item = (&'s RecordId, &'s RecordBytes)> {
-        let seats = self.seats.range(Seat { endpoint: *endpoint, room: None }..);
-        let rooms = seats.take_while(|seat| seat.endpoint == *endpoint).filter_map(|seat| seat.room.clone());
-        rooms.filter_map(|room| {
-            let (id, held) = self.records.get_key_value(&RecordId::Member(room, *endpoint))?;
-            Some((id, &held.bytes))
-        })
-    }
-
-    fn readable(&self) -> Result<(), StoreError> {
-        if self.is_readable() {
-            return Ok(());
-        }
-        Err(StoreError::Unavailable { why: "the log is being read" })
-    }
-
-    /// A record as it is shown.
-    ///
-    /// # Errors
-    /// As [`State::select`].
-    pub(super) fn shown(&self, id: &RecordId) -> Result<Option<&RecordBytes>, StoreError> {
-        self.readable()?;
-        Ok(self.records.get(id).map(|held| &held.bytes))
-    }
-}
-
-impl View for State {
-    fn record(&self, id: &RecordId) -> Result<Option<RecordBytes>, StoreError> {
-        Ok(self.shown(id)?.cloned())
-    }
-
-    fn scan(&self, scan: Scan<'_>, visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        for (id, bytes) in self.select(scan)? {
-            if visit(id, bytes)?.is_break() {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn is_active_user(&self, key: &SignPub) -> Option<bool> {
-        let held = self.records.get(&RecordId::User(*key));
-        Some(self.is_readable() && held.is_some_and(|held| held.is_active_user))
     }
 }
 

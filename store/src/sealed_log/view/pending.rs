@@ -2,8 +2,30 @@
 
 use std::collections::BTreeMap;
 
+use unibus_keyfile::id::NodeName;
+
 use crate::record::{RecordBytes, RecordId};
 use crate::sealed_log::entry::{Content, Opened};
+
+/// What an entry is called, apart from its epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Name<'a> {
+    Record(&'a RecordId),
+    Heartbeat(&'a NodeName),
+    Import,
+    NonceFloor,
+}
+
+impl<'a> Name<'a> {
+    pub(super) const fn of(content: &'a Content) -> Self {
+        match content {
+            Content::Record { id, .. } => Self::Record(id),
+            Content::Heartbeat { node, .. } => Self::Heartbeat(node),
+            Content::Import { .. } => Self::Import,
+            Content::NonceFloor(_) => Self::NonceFloor,
+        }
+    }
+}
 
 /// Entries held back, so that nobody sees half a write.
 #[derive(Debug, Default)]
@@ -11,6 +33,7 @@ pub(super) struct Pending {
     entries: Vec<(u64, Opened)>,
     /// Where the last entry of each record is among them.
     last: BTreeMap<RecordId, usize>,
+    new_names: u64,
 }
 
 impl Pending {
@@ -23,11 +46,33 @@ impl Pending {
         self.entries.first().map(|(sequence, _)| *sequence)
     }
 
-    pub(super) fn push(&mut self, sequence: u64, opened: Opened) {
+    /// Names among them that were not there before.
+    pub(super) const fn new_names(&self) -> u64 {
+        self.new_names
+    }
+
+    /// Holds back one more. `is_new`: its name is not one of the entries applied before.
+    pub(super) fn push(&mut self, sequence: u64, opened: Opened, is_new: bool) {
+        if is_new && !self.has(&opened) {
+            self.new_names = self.new_names.saturating_add(1);
+        }
         if let Content::Record { id, .. } = &opened.content {
             self.last.insert(id.clone(), self.entries.len());
         }
         self.entries.push((sequence, opened));
+    }
+
+    /// Whether an entry of the same name is among them. Epochs rise, so the last one of a record tells.
+    fn has(&self, opened: &Opened) -> bool {
+        let name = Name::of(&opened.content);
+        let is_same = |other: &Opened| other.epoch == opened.epoch && Name::of(&other.content) == name;
+        match name {
+            Name::Record(id) => {
+                let last = self.last.get(id).and_then(|last| self.entries.get(*last));
+                last.is_some_and(|(_, last)| is_same(last))
+            }
+            Name::Heartbeat(_) | Name::Import | Name::NonceFloor => self.entries().any(is_same),
+        }
     }
 
     /// What an entry held back says about a record: outer none if none is about it, inner none if it is gone.

@@ -1,8 +1,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain;
-use crate::record::{Record, UserStatus};
+use crate::domain::{self, Scan, View};
+use crate::error::StoreError;
+use crate::record::UserStatus;
 use crate::sealed_log::fixture::{self, bytes, sign};
 use crate::sealed_log::history::{History, Message, Step, assert_shows, steps};
 

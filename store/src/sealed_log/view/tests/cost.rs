@@ -1,7 +1,7 @@
 use std::time::Instant;
 
 use super::super::*;
-use crate::domain;
+use crate::domain::{self, View};
 use crate::sealed_log::fixture::{self, Keys};
 
 fn resident_bytes() -> u64 {
