@@ -345,3 +345,6 @@ fn heartbeat_of(body: &[u8]) -> Option<Heartbeat> {
         keyring_hash: DocumentHash::from_bytes(hash),
     })
 }
+
+#[cfg(test)]
+mod tests;
