@@ -4,8 +4,8 @@
 mod api;
 mod connection;
 mod header;
-mod last;
 mod publish;
+mod stored;
 mod tail;
 
 #[cfg(test)]
@@ -28,8 +28,8 @@ pub(super) struct Raw {
     pub(super) payload: Bytes,
     /// Whether it carries a header that no entry of ours has: a deletion mark, a roll-up, a lifetime.
     pub(super) foreign_header: Option<&'static str>,
-    /// How many messages stood behind it when it was sent; 0 at the end of the stream, and for one that was asked for
-    /// by its sequence.
+    /// How many messages stood behind it when it was sent, or 1 where that is not known; 0 at the end of the stream,
+    /// and for one that was asked for by its sequence or subject.
     pub(super) pending: u64,
 }
 
@@ -85,7 +85,8 @@ pub(super) enum WireError {
 /// Why a publish has no acknowledgement.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum PublishError {
-    /// Not stored: the stream stands at another sequence than was expected.
+    /// The stream stands at another sequence than was expected. With several servers this may be the word of one that
+    /// led before, while the one that leads now stores the entries: what stands there tells.
     #[error("the stream stands at another sequence")]
     WrongLastSequence,
     /// Certainly not stored.

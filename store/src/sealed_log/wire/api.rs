@@ -3,14 +3,12 @@
 use std::time::Duration;
 
 use async_nats::{Request, RequestErrorKind};
-use bytes::Bytes;
-use data_encoding::BASE64;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::connection::explain;
-use super::{Raw, Wire, WireError, header};
+use super::{Wire, WireError};
 use crate::sealed_log::stream::{Bucket, SettingsError, StreamInfo};
 
 /// Time for an answer.
@@ -43,21 +41,6 @@ impl From<ApiError> for WireError {
             (code, _) => Self::Api { code, why: error.description },
         }
     }
-}
-
-#[derive(Deserialize)]
-struct GetReply {
-    message: StoredReply,
-}
-
-#[derive(Deserialize)]
-struct StoredReply {
-    subject: String,
-    seq: u64,
-    #[serde(default)]
-    hdrs: String,
-    #[serde(default)]
-    data: String,
 }
 
 impl Wire {
@@ -112,31 +95,6 @@ impl Wire {
         let bucket = info.bucket();
         let config = bucket.config(replicas);
         self.ask(&format!("STREAM.UPDATE.{}", bucket.stream()), &config, AGREEMENT).await.map(drop)
-    }
-
-    /// The message at a sequence; none if nothing is stored there.
-    ///
-    /// # Errors
-    /// [`WireError`].
-    pub(in crate::sealed_log) async fn get(&self, sequence: u64) -> Result<Option<Raw>, WireError> {
-        if sequence == 0 {
-            return Ok(None);
-        }
-        let subject = format!("STREAM.MSG.GET.{}", Bucket::Control.stream());
-        let reply = match self.ask(&subject, &json!({ "seq": sequence }), ANSWER).await {
-            Err(WireError::Api { code: 10_037, .. }) => return Ok(None),
-            reply => reply?,
-        };
-        let GetReply { message } = serde_json::from_value(reply).map_err(|error| not_understood(&error))?;
-        if message.seq != sequence {
-            let why = format!("asked for sequence {sequence}, got {}", message.seq);
-            return Err(WireError::Api { code: 0, why });
-        }
-        let decode = |text: &str| BASE64.decode(text.as_bytes()).map_err(|error| not_understood(&error));
-        let headers = decode(&message.hdrs)?;
-        let payload = Bytes::from(decode(&message.data)?);
-        let foreign_header = header::foreign_in(&headers);
-        Ok(Some(Raw { sequence, subject: message.subject, payload, foreign_header, pending: 0 }))
     }
 
     async fn info_of(&self, bucket: Bucket) -> Result<StreamInfo, WireError> {
@@ -197,6 +155,6 @@ impl Wire {
 }
 
 /// An answer that is none.
-fn not_understood(error: &dyn std::error::Error) -> WireError {
+pub(super) fn not_understood(error: &dyn std::error::Error) -> WireError {
     WireError::Api { code: 0, why: format!("an answer that cannot be understood: {error}") }
 }

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::WireError;
+use super::tail::Breaks;
 
 /// The oldest server that does what is needed: atomic batches.
 const OLDEST: (u64, u64) = (2, 12);
@@ -48,6 +49,8 @@ pub(in crate::sealed_log) struct Wire {
     pub(super) client: Client,
     /// Counts the losses of the connection.
     pub(super) losses: watch::Receiver<u64>,
+    /// Where following the stream broke off: what stands there may be what broke it.
+    pub(super) breaks: Breaks,
     /// The last thing that the server did not permit, and when.
     refusal: Arc<Mutex<Option<(Instant, String)>>>,
 }
@@ -94,7 +97,7 @@ impl Wire {
             }
             Err(_) => return Err(WireError::Unreachable { why: "timed out".to_owned() }),
         };
-        Ok(Self { client, losses, refusal })
+        Ok(Self { client, losses, breaks: Breaks::default(), refusal })
     }
 
     /// Version of the server that the connection is to.

@@ -148,6 +148,11 @@ impl Wire {
                 RequestErrorKind::InvalidSubject | RequestErrorKind::MaxPayloadExceeded => {
                     Err(not_sent(&explain(&error)))
                 }
+                // Said by the server that the message went to, before it gave it to anybody.
+                RequestErrorKind::NoResponders => Err(PublishError::NotStored {
+                    code: 503,
+                    why: "nobody takes messages for the stream".to_owned(),
+                }),
                 _ => Err(unknown(&explain(&error))),
             },
             Err(_) => Err(unknown(
@@ -186,15 +191,14 @@ fn read(reply: &Message) -> Result<Ack, PublishError> {
     })
 }
 
-/// Whether a server that answers so has looked at the message and put it aside, before it offered it to the others.
-/// What is not listed may have been stored by somebody.
+/// Whether every server of the cluster would say so. What depends on where a server stands may be said by one that led
+/// before, while the one that leads now stores the message.
 const fn is_refusal(code: u64) -> bool {
+    // Too large; another stream; a header too large; sealed; a wrong lifetime, or none taken here; no batches here; a
+    // wrong header or number in a batch; too many entries.
     matches!(
         code,
-        // Another stream; too large; a header too large; the stream is sealed; no lifetimes here, or a wrong one.
-        10_054 | 10_060 | 10_097 | 10_109 | 10_165 | 10_166
-        // Batches: not enabled, without number, incomplete, too large, ...
-        | 10_174..=10_179 | 10_199 | 10_201 | 10_210
+        10_054 | 10_060 | 10_097 | 10_109 | 10_165 | 10_166 | 10_174 | 10_175 | 10_177 | 10_179 | 10_199
     )
 }
 

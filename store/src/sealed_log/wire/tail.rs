@@ -4,14 +4,15 @@
 //! says so again and again while there is nothing to send: that is how a lost message is noticed. Whatever goes
 //! wrong ends the tail; the caller opens another one behind what it has.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use async_nats::connection::State;
-use async_nats::{Client, Message, Subscriber};
+use async_nats::{Message, Subscriber};
 use bytes::Bytes;
 use data_encoding::BASE32_NOPAD;
 use futures_util::Stream;
@@ -40,30 +41,41 @@ const FORGOTTEN: Duration = Duration::from_secs(10);
 /// Time for the consumer to be made.
 const CREATE: Duration = Duration::from_secs(5);
 
+/// The most entries between the begin of a tail and a break that are asked for one by one.
+const NEAR: u64 = 8192;
+/// The most breaks that are remembered.
+const BREAKS: usize = 64;
+
 /// The stream from a sequence on.
 pub(in crate::sealed_log) struct Tail {
-    client: Client,
-    messages: Subscriber,
-    inbox: String,
-    consumer: String,
+    wire: Wire,
     /// Changes when the connection is lost.
     losses: watch::Receiver<u64>,
-    /// The consumer's number of the last message.
+    /// The first sequence that was not given yet.
+    next: u64,
+    /// Up to here messages are asked for one by one.
+    by_hand: u64,
+    consumer: Option<Consumer>,
+    /// What ended it; told when all that came before is given.
+    end: Option<WireError>,
+}
+
+/// What a server sends messages by.
+struct Consumer {
+    messages: Subscriber,
+    inbox: String,
+    name: String,
+    /// Its number of the last message.
     delivered: u64,
     /// Messages that are asked for and did not come yet.
     asked: u64,
     /// When something was last heard.
     heard: Instant,
-    /// What ended it; told when all that came before is given.
-    end: Option<WireError>,
 }
 
 impl fmt::Debug for Tail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tail")
-            .field("delivered", &self.delivered)
-            .field("end", &self.end)
-            .finish_non_exhaustive()
+        f.debug_struct("Tail").field("next", &self.next).field("end", &self.end).finish_non_exhaustive()
     }
 }
 
@@ -75,16 +87,26 @@ impl Wire {
     pub(in crate::sealed_log) async fn tail(&self, from: u64) -> Result<Tail, WireError> {
         let mut losses = self.losses.clone();
         losses.mark_unchanged();
-        let consumer = BASE32_NOPAD.encode(&rand::random::<[u8; 15]>());
+        let by_hand = self.breaks.near(from);
+        let mut tail =
+            Tail { wire: self.clone(), losses, next: from.max(1), by_hand, consumer: None, end: None };
+        if !tail.is_by_hand() {
+            tail.consumer = Some(self.consumer(tail.next).await?);
+        }
+        Ok(tail)
+    }
+
+    async fn consumer(&self, from: u64) -> Result<Consumer, WireError> {
+        let name = BASE32_NOPAD.encode(&rand::random::<[u8; 15]>());
         let inbox = self.client.new_inbox();
         let messages = self.client.subscribe(inbox.clone()).await.map_err(|error| lost(&explain(&error)))?;
         let request = json!({
             "stream_name": STREAM,
             "action": "create",
             "config": {
-                "name": consumer,
+                "name": name,
                 "deliver_policy": "by_start_sequence",
-                "opt_start_seq": from.max(1),
+                "opt_start_seq": from,
                 "ack_policy": "none",
                 "replay_policy": "instant",
                 "inactive_threshold": nanos(FORGOTTEN),
@@ -92,9 +114,8 @@ impl Wire {
                 "num_replicas": 1,
             },
         });
-        self.ask(&format!("CONSUMER.CREATE.{STREAM}.{consumer}"), &request, CREATE).await?;
-        let (client, heard) = (self.client.clone(), Instant::now());
-        Ok(Tail { client, messages, inbox, consumer, losses, delivered: 0, asked: 0, heard, end: None })
+        self.ask(&format!("CONSUMER.CREATE.{STREAM}.{name}"), &request, CREATE).await?;
+        Ok(Consumer { messages, inbox, name, delivered: 0, asked: 0, heard: Instant::now() })
     }
 }
 
@@ -105,63 +126,131 @@ impl Tail {
     /// # Errors
     /// [`WireError`]: something is lost, or may be; open another tail behind the last message.
     pub(in crate::sealed_log) async fn next(&mut self) -> Result<Vec<Raw>, WireError> {
-        loop {
-            if let Some(end) = &self.end {
-                return Err(end.clone());
+        if let Some(end) = &self.end {
+            return Err(end.clone());
+        }
+        let given = self.more().await;
+        match &given {
+            Ok(raws) => self.next = raws.last().map_or(self.next, |raw| raw.sequence.saturating_add(1)),
+            Err(error) => {
+                self.end = Some(error.clone());
+                self.wire.breaks.note(self.next);
             }
-            self.ask_ahead().await?;
+        }
+        given
+    }
+
+    async fn more(&mut self) -> Result<Vec<Raw>, WireError> {
+        while self.is_by_hand() {
+            let by_hand = self.fetch().await?;
+            if !by_hand.is_empty() {
+                return Ok(by_hand);
+            }
+        }
+        let consumer = match &mut self.consumer {
+            Some(consumer) => consumer,
+            none => none.insert(self.wire.consumer(self.next).await?),
+        };
+        loop {
+            consumer.ask_ahead(&self.wire).await?;
             let arrived = tokio::select! {
                 biased;
-                changed = self.losses.changed() => {
-                    let why = if changed.is_ok() { "the connection was lost" } else { "the connection is closed" };
-                    return Err(self.ended(why));
-                }
-                arrived = tokio::task::unconstrained(arrivals(&mut self.messages)) => arrived,
-                () = tokio::time::sleep_until(self.heard + SILENCE) => return Err(self.ended("the consumer is silent")),
+                // What came before a loss is sound.
+                arrived = tokio::task::unconstrained(arrivals(&mut consumer.messages)) => arrived,
+                _ = self.losses.changed() => return Err(lost("the connection was lost")),
+                () = tokio::time::sleep_until(consumer.heard + SILENCE) => return Err(lost("the consumer is silent")),
             };
             // From here on nothing waits: what was taken is given.
             if arrived.is_empty() {
-                return Err(self.ended("the connection is closed"));
+                return Err(lost("the connection is closed"));
             }
-            self.heard = Instant::now();
+            consumer.heard = Instant::now();
             let mut given = Vec::with_capacity(arrived.len());
             let mut nothing_new = false;
             for message in arrived {
-                match self.read(message) {
+                match consumer.read(message) {
                     Ok(Read::Message(raw)) => given.push(raw),
                     Ok(Read::NothingNew) => nothing_new = true,
                     Ok(Read::AskAgain) => {}
+                    Err(error) if given.is_empty() => return Err(error),
                     Err(error) => {
                         self.end = Some(error);
-                        break;
+                        self.wire
+                            .breaks
+                            .note(given.last().map_or(self.next, |raw| raw.sequence.saturating_add(1)));
+                        return Ok(given);
                     }
                 }
             }
-            if !given.is_empty() || (nothing_new && self.end.is_none()) {
+            if !given.is_empty() || nothing_new {
                 return Ok(given);
             }
         }
     }
 
+    const fn is_by_hand(&self) -> bool {
+        self.consumer.is_none() && self.next <= self.by_hand
+    }
+
+    /// Asks for messages one by one, up to where the last tail broke off. A message that no client can read breaks the
+    /// connection, and would break it for ever: this way it is read, and can be named.
+    async fn fetch(&mut self) -> Result<Vec<Raw>, WireError> {
+        let mut given: Vec<Raw> = Vec::new();
+        let mut next = self.next;
+        while next <= self.by_hand && given.len() < CHUNK {
+            let Some(raw) = self.wire.get_next(next).await? else {
+                self.by_hand = 0;
+                break;
+            };
+            next = raw.sequence.saturating_add(1);
+            // How many stand behind it the consumer will say, if only by saying that there are none.
+            given.push(Raw { pending: 1, ..raw });
+        }
+        Ok(given)
+    }
+}
+
+/// Where tails broke off.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Breaks(Arc<Mutex<BTreeSet<u64>>>);
+
+impl Breaks {
+    fn note(&self, at: u64) {
+        let mut breaks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if breaks.len() >= BREAKS {
+            breaks.pop_first();
+        }
+        breaks.insert(at);
+    }
+
+    /// The last break near behind a sequence; 0 if there is none. Those before it are forgotten.
+    fn near(&self, from: u64) -> u64 {
+        let mut breaks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *breaks = breaks.split_off(&from);
+        breaks.range(from..from.saturating_add(NEAR)).next_back().copied().unwrap_or(0)
+    }
+}
+
+impl Consumer {
     /// Asks for more messages before those that were asked for run out.
-    async fn ask_ahead(&mut self) -> Result<(), WireError> {
+    async fn ask_ahead(&mut self, wire: &Wire) -> Result<(), WireError> {
         if self.asked > AHEAD / 2 {
             return Ok(());
         }
         let more = AHEAD - self.asked;
-        let bytes = AHEAD_BYTES.max(self.client.max_payload().saturating_mul(2));
+        let bytes = AHEAD_BYTES.max(wire.client.max_payload().saturating_mul(2));
         let (expires, heartbeat) = (nanos(EXPIRES), nanos(HEARTBEAT));
         let request =
             json!({ "batch": more, "max_bytes": bytes, "expires": expires, "idle_heartbeat": heartbeat });
-        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{}", self.consumer);
-        let sent = self.client.publish_with_reply(subject, self.inbox.clone(), request.to_string().into());
+        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{}", self.name);
+        let sent = wire.client.publish_with_reply(subject, self.inbox.clone(), request.to_string().into());
         match tokio::time::timeout(SILENCE, sent).await {
             Ok(Ok(())) => {
                 self.asked = self.asked.saturating_add(more);
                 Ok(())
             }
-            Ok(Err(error)) => Err(self.ended(&explain(&error))),
-            Err(_) => Err(self.ended("the connection takes nothing")),
+            Ok(Err(error)) => Err(lost(&explain(&error))),
+            Err(_) => Err(lost("the connection takes nothing")),
         }
     }
 
@@ -171,7 +260,7 @@ impl Tail {
         if message.subject.as_str() == self.inbox {
             return self.obey(&message);
         }
-        let place = message.reply.as_deref().and_then(|reply| Place::parse(reply, &self.consumer));
+        let place = message.reply.as_deref().and_then(|reply| Place::parse(reply, &self.name));
         let Some(place) = place else { return Err(lost("a message without its place")) };
         if place.delivered != self.delivered.saturating_add(1) {
             return Err(lost("messages were lost on the way"));
@@ -211,22 +300,18 @@ impl Tail {
         self.asked = self.asked.saturating_sub(messages);
         Read::AskAgain
     }
-
-    fn ended(&mut self, why: &str) -> WireError {
-        let error = lost(why);
-        self.end = Some(error.clone());
-        error
-    }
 }
 
 impl Drop for Tail {
     fn drop(&mut self) {
         // A consumer that is left is forgotten after a while; told, the server forgets it at once.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let (client, subject) =
-            (self.client.clone(), format!("$JS.API.CONSUMER.DELETE.{STREAM}.{}", self.consumer));
-        if client.connection_state() == State::Connected {
-            drop(runtime.spawn(async move { client.publish(subject, Bytes::new()).await }));
+        let (Some(consumer), Ok(runtime)) = (&self.consumer, tokio::runtime::Handle::try_current()) else {
+            return;
+        };
+        let (wire, subject) =
+            (self.wire.clone(), format!("$JS.API.CONSUMER.DELETE.{STREAM}.{}", consumer.name));
+        if wire.is_connected() {
+            drop(runtime.spawn(async move { wire.client.publish(subject, Bytes::new()).await }));
         }
     }
 }
