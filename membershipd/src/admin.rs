@@ -12,7 +12,7 @@ use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::net::{UnixListener, UnixStream};
 use unibus_membership_api::{
     Problem,
@@ -20,6 +20,7 @@ use unibus_membership_api::{
     paths,
     users::{AddUser, User},
 };
+use unibus_store::sealed_log::Replication;
 
 use crate::{error::DaemonError, http::limits::LocalOnly};
 
@@ -27,6 +28,8 @@ use crate::{error::DaemonError, http::limits::LocalOnly};
 pub const SELFCHECK: &str = "/selfcheck";
 /// Path that remembers a drilled recovery; `unibus-migrate drill` calls it.
 pub const DRILL: &str = "/drill";
+/// Path that says which nodes hold the log.
+pub const REPLICATION: &str = "/replication";
 /// Bytes of an answer at most; room for a million users.
 const MAX_ANSWER_BYTES: usize = 512 * 1024 * 1024;
 
@@ -34,6 +37,29 @@ const MAX_ANSWER_BYTES: usize = 512 * 1024 * 1024;
 #[must_use]
 pub fn socket_path(state_dir: &Path) -> PathBuf {
     state_dir.join("admin.sock")
+}
+
+/// Which nodes hold the log: the answer of [`REPLICATION`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ReplicationBody {
+    /// Name of the node that leads; null while there is none.
+    pub leader: Option<String>,
+    /// Followers that there should be.
+    pub followers: usize,
+    /// Followers that have everything.
+    pub followers_current: usize,
+}
+
+impl From<&Replication> for ReplicationBody {
+    fn from(found: &Replication) -> Self {
+        let leaders = usize::from(found.leader.is_some());
+        Self {
+            leader: found.leader.clone(),
+            followers: found.wanted.saturating_sub(1),
+            followers_current: found.current.saturating_sub(leaders),
+        }
+    }
 }
 
 /// The bound socket; its file goes when this does.
@@ -53,8 +79,7 @@ impl AdminSocket {
         match std::fs::symlink_metadata(&path) {
             Ok(found) if found.file_type().is_socket() => {
                 if std::os::unix::net::UnixStream::connect(&path).is_ok() {
-                    let source = io::Error::new(io::ErrorKind::AddrInUse, "another daemon answers on it");
-                    return Err(failed("bind the admin socket")(source));
+                    return Err(DaemonError::Running { path });
                 }
                 std::fs::remove_file(&path).map_err(failed("remove the old admin socket"))?;
             }
@@ -141,6 +166,18 @@ impl AdminClient {
         match self.call(Method::POST, &paths::revoke_user(sign_pub), None::<&()>).await? {
             Answer::Done(user) => Ok(user),
             Answer::Problem(StatusCode::NOT_FOUND, _) => Err(DaemonError::NoSuchUser),
+            Answer::Problem(_, problem) => Err(DaemonError::Refused { problem }),
+        }
+    }
+
+    /// Which nodes hold the log, asked now; none for a store that is no log.
+    ///
+    /// # Errors
+    /// [`DaemonError::Refused`], [`DaemonError::Admin`].
+    pub async fn replication(&mut self) -> Result<Option<ReplicationBody>, DaemonError> {
+        match self.call(Method::GET, REPLICATION, None::<&()>).await? {
+            Answer::Done(replication) => Ok(Some(replication)),
+            Answer::Problem(StatusCode::NOT_FOUND, _) => Ok(None),
             Answer::Problem(_, problem) => Err(DaemonError::Refused { problem }),
         }
     }

@@ -13,6 +13,7 @@ use unibus_keyfile::{
     id::{NodeName, UnixTime},
     node_key::NodeKeyFile,
     provider::KeySource,
+    witness::Witness,
 };
 use unibus_membership_api::health::AuthMode;
 use unibus_store::{
@@ -21,9 +22,10 @@ use unibus_store::{
 };
 
 use crate::{
-    cli::StoreArgs,
+    cli::{KvArgs, StoreArgs},
     clock::{self, Clock},
     error::DaemonError,
+    kv::Node,
     posture::Facts,
     watch::Watched,
 };
@@ -57,7 +59,7 @@ impl Place {
     /// # Errors
     /// [`DaemonError::Key`] for a key that is not given, given twice, or not usable; [`DaemonError::Dev`] if part of the
     /// development keys is gone.
-    pub fn prepare(args: &StoreArgs, clock: &dyn Clock) -> Result<Self, DaemonError> {
+    pub fn prepare(args: &StoreArgs, kv: &KvArgs, clock: &dyn Clock) -> Result<Self, DaemonError> {
         let (file, command) = (args.at_rest_key_file.clone(), args.at_rest_key_command.clone());
         let keys = dev::keys_folder(&args.db);
         let source = match KeySource::choose(file, command) {
@@ -67,7 +69,7 @@ impl Place {
         let uses_dev_keys = source.is_none();
         let source = match source {
             Some(source) => source,
-            None => dev::source(&keys, &args.db, &args.state_dir, now(clock))?,
+            None => dev::source(&keys, &data_of(args, kv), now(clock))?,
         };
         let beside = || args.db.parent().unwrap_or(Path::new(".")).join("nodeset");
         let nodeset = match &args.nodeset {
@@ -83,6 +85,18 @@ impl Place {
             nodeset,
             dev_keys: uses_dev_keys.then_some(keys),
         })
+    }
+
+    /// The key file of the node.
+    #[must_use]
+    pub const fn own(&self) -> &Arc<NodeKeyFile> {
+        &self.own
+    }
+
+    /// The signed list of nodes.
+    #[must_use]
+    pub fn nodeset(&self) -> &Path {
+        &self.nodeset
     }
 
     /// Name of the node.
@@ -152,12 +166,31 @@ impl Place {
     }
 
     /// Opens the folder of the sealed blobs; makes it where there is none, since `unibus-migrate` makes stores without one.
+    /// The one place that says where blobs are, whatever the store is.
     ///
     /// # Errors
     /// [`DaemonError::Blobs`], [`DaemonError::Files`].
     pub fn blobs(&self) -> Result<BlobStore, DaemonError> {
         make_folder(&self.store_dir)?;
         BlobStore::open(&self.store_dir).map_err(DaemonError::Blobs)
+    }
+
+    /// What the posture says of an open log, and which files it reads: those of `folder`, where nats-server's streams
+    /// are, and the daemon's own. None is watched: nats-server makes and removes its files as it likes.
+    #[must_use]
+    pub fn facts_of_log(
+        &self,
+        node: &Arc<Node>,
+        folder: Option<&Path>,
+        (auth, scanner): (AuthMode, PathBuf),
+    ) -> Facts {
+        let raw = folder.into_iter().chain([self.store_dir.as_path(), self.state_dir.as_path()]);
+        let raw = raw.map(Path::to_path_buf).collect();
+        let facts = Facts::new(self.node().to_string(), auth, raw, Vec::new());
+        let keyring = node.log().keyring();
+        let exposed = keyring.epochs().iter().filter(|epoch| epoch.exposed);
+        let exposed = exposed.map(|epoch| epoch.number.get()).collect();
+        facts.exposed_epochs(exposed).scanner(scanner).kv(Arc::clone(node))
     }
 
     /// What the posture says of this store, and which files it reads and watches.
@@ -194,12 +227,21 @@ impl Place {
     }
 }
 
+/// What is there once there was a daemon: without their keys it is unreadable, so none are made beside it.
+fn data_of(args: &StoreArgs, kv: &KvArgs) -> [PathBuf; 4] {
+    let keyring = args.db.with_added_extension("keyring");
+    [args.db.clone(), keyring, Witness::path(&args.state_dir), kv.folder().join("jetstream")]
+}
+
 fn now(clock: &dyn Clock) -> UnixTime {
     UnixTime::from_seconds(u64::try_from(clock::seconds(clock.now())).unwrap_or(0))
 }
 
 /// Makes a folder, and those above it, for this user alone.
-fn make_folder(path: &Path) -> Result<(), DaemonError> {
+///
+/// # Errors
+/// [`DaemonError::Files`].
+pub fn make_folder(path: &Path) -> Result<(), DaemonError> {
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|source| DaemonError::Files { step: "make the folder", path: path.into(), source })
 }

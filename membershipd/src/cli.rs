@@ -1,4 +1,7 @@
-//! Flags and commands. Each flag is also an environment variable; a secret is never an argument.
+//! Flags and commands. Each flag is also an environment variable; a secret is never an argument, save for the route
+//! secret, which may be one and should not.
+
+mod kv;
 
 use std::{net::IpAddr, path::PathBuf};
 
@@ -7,6 +10,11 @@ use clap_complete::Shell;
 use unibus_membership_api::health::AuthMode;
 use unibus_store::record::{Handle, SignPub};
 
+pub use self::kv::{
+    CLUSTER_PASS, CLUSTER_PORT, ClusterArgs, JetStreamCipher, KvArgs, NATS_PORT, NatsSync, NatsUrl,
+    RouteSecret,
+};
+
 /// The control plane of unibus: users, rooms, members and blobs, encrypted at rest.
 #[derive(Debug, Parser)]
 #[command(name = "membershipd", version, about, max_term_width = 110)]
@@ -14,6 +22,9 @@ pub struct Cli {
     /// Where the store and its keys are.
     #[command(flatten)]
     pub store: StoreArgs,
+    /// The sealed log and the nats-server below it.
+    #[command(flatten)]
+    pub kv: KvArgs,
     /// How to serve.
     #[command(flatten)]
     pub serve: ServeArgs,
@@ -94,6 +105,8 @@ pub struct ServeArgs {
 pub enum Backend {
     /// SQLCipher, on this host.
     Sqlite,
+    /// The sealed log in JetStream, on one node or three.
+    Kv,
 }
 
 /// Whether requests must be signed.
@@ -205,6 +218,11 @@ mod tests {
         command.clone().debug_assert();
         for arg in command.get_arguments().filter(|arg| !["help", "version"].contains(&arg.get_id().as_str()))
         {
+            if arg.get_id() == "cluster_pass" {
+                // Its variable is taken out of the environment, and comes before it.
+                assert!(arg.get_env().is_none());
+                continue;
+            }
             let name = format!("UNIBUS_{}", arg.get_long().unwrap().to_uppercase().replace('-', "_"));
             assert_eq!(arg.get_env().unwrap().to_str().unwrap(), name);
         }
@@ -214,9 +232,11 @@ mod tests {
     fn no_flag_takes_a_secret() {
         for arg in Cli::command().get_arguments() {
             let name = arg.get_id().as_str();
-            let is_way_to_a_key = ["at_rest_key_file", "at_rest_key_command"].contains(&name);
+            let is_way_to_a_key = name == "at_rest_key_command" || name.ends_with("_key_file");
+            let is_way_to_a_key = is_way_to_a_key || name == "cluster_pass_file" || name == "route_tls_key";
             assert!(
                 is_way_to_a_key
+                    || name == "cluster_pass"
                     || !(name.contains("key") || name.contains("secret") || name.contains("pass"))
             );
         }
@@ -242,7 +262,8 @@ mod tests {
             format!("membershipd user add --handle a --sign-pub {key} --role root"),
             format!("membershipd user add --handle a --sign-pub {}", "0".repeat(64)),
             "membershipd user revoke zz".to_owned(),
-            "membershipd --store kv".to_owned(),
+            "membershipd --store vk".to_owned(),
+            "membershipd --kv-replicas 2".to_owned(),
         ] {
             assert_eq!(Cli::try_parse_from(line.split(' ')).unwrap_err().exit_code(), 2, "{line}");
         }

@@ -1,9 +1,10 @@
 //! Why the daemon or a user command ends.
 
-use std::{io, net::SocketAddr, path::PathBuf};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use unibus_keyfile::error::{DocumentError, ErrorClass, KeyError};
-use unibus_store::{blobs::BlobError, error::StoreError, sqlcipher::OpenError};
+use unibus_nats::NatsError;
+use unibus_store::{blobs::BlobError, error::StoreError, sealed_log::LogError, sqlcipher::OpenError};
 
 use crate::guards::GuardError;
 
@@ -94,6 +95,30 @@ pub enum DaemonError {
         /// Where the database would be.
         database: PathBuf,
     },
+    /// Streams without the log of this node.
+    #[error("`{}` holds streams, and neither the log of the control plane nor a witness of it is there", path.display())]
+    Leftovers {
+        /// Folder of nats-server.
+        path: PathBuf,
+    },
+    /// Another daemon has the state folder.
+    #[error("another daemon answers on `{}`", path.display())]
+    Running {
+        /// Its socket.
+        path: PathBuf,
+    },
+    /// A file with a secret, other than the node key's.
+    #[error("cannot read a secret")]
+    Secret(#[source] KeyError),
+    /// nats-server is not started.
+    #[error("cannot start nats-server")]
+    Nats(#[source] NatsError),
+    /// nats-server ended, and starting it again could not help or would do harm.
+    #[error("nats-server ended for good")]
+    Lost(#[source] Arc<NatsError>),
+    /// The log is not opened or not made.
+    #[error("cannot open the log")]
+    Log(#[source] LogError),
     /// The folder of the blobs.
     #[error("cannot use the folder of the blobs")]
     Blobs(#[source] BlobError),
@@ -112,14 +137,18 @@ impl DaemonError {
         match self {
             Self::Guard(_) => ErrorClass::Misuse,
             Self::Bind { .. } | Self::Files { .. } | Self::Process { .. } => ErrorClass::Io,
-            Self::Dev { .. } | Self::Orphaned { .. } => ErrorClass::MissingKey,
+            Self::Dev { .. } | Self::Orphaned { .. } | Self::Leftovers { .. } => ErrorClass::MissingKey,
+            Self::Running { .. } => ErrorClass::Locked,
+            Self::Nats(error) => error.class(),
+            Self::Lost(error) => error.class(),
+            Self::Log(error) => error.class(),
             Self::Blobs(error) => error.class(),
             Self::Open(error) => error.class(),
             Self::Admin { .. } | Self::NotRunning { .. } => ErrorClass::Unavailable,
             Self::Refused { .. } | Self::UserExists => ErrorClass::Conflict,
             Self::NoSuchUser => ErrorClass::NotFound,
             Self::NotProven { .. } => ErrorClass::NotProven,
-            Self::Key(error) => error.class(),
+            Self::Key(error) | Self::Secret(error) => error.class(),
             Self::Nodeset(error) => error.class(),
             Self::Store(error) => error.class(),
         }
@@ -139,8 +168,13 @@ impl DaemonError {
             Self::UserExists => "UB-D008",
             Self::NoSuchUser => "UB-D009",
             Self::NotProven { .. } => "UB-D010",
-            Self::Key(error) => error.code(),
+            Self::Key(error) | Self::Secret(error) => error.code(),
             Self::Nodeset(error) => error.code(),
+            Self::Leftovers { .. } => "UB-D012",
+            Self::Running { .. } => "UB-D013",
+            Self::Nats(error) => error.code(),
+            Self::Lost(error) => error.code(),
+            Self::Log(error) => error.code(),
             Self::Orphaned { .. } => "UB-D011",
             Self::Blobs(error) => error.code(),
             Self::Open(error) => error.code(),
@@ -191,7 +225,16 @@ impl DaemonError {
             Self::NotProven { .. } => {
                 "see the runbook on the posture; the daemon's log says what was found".into()
             }
-            Self::Key(error) => error.hint(),
+            Self::Key(error) | Self::Secret(error) => error.hint(),
+            Self::Leftovers { .. } => {
+                "name another --nats-store for a new log, or put the witness and the streams back; with --init a log is \
+                 made beside what is there"
+                    .into()
+            }
+            Self::Running { .. } => "stop it first, or give another --state-dir".into(),
+            Self::Nats(error) => error.hint().unwrap_or_else(|| class_hint(error.class()).to_owned()),
+            Self::Lost(error) => error.hint().unwrap_or_else(|| class_hint(error.class()).to_owned()),
+            Self::Log(error) => error.hint().unwrap_or_else(|| class_hint(error.class()).to_owned()),
             Self::Nodeset(_) => "use the nodeset and the key file that were made together".into(),
             Self::Orphaned { .. } => {
                 "put the database and its keyring back, or name another --store-dir for a new store".into()
@@ -242,6 +285,18 @@ impl From<DocumentError> for DaemonError {
 impl From<StoreError> for DaemonError {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
+    }
+}
+
+impl From<NatsError> for DaemonError {
+    fn from(error: NatsError) -> Self {
+        Self::Nats(error)
+    }
+}
+
+impl From<LogError> for DaemonError {
+    fn from(error: LogError) -> Self {
+        Self::Log(error)
     }
 }
 

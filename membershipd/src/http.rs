@@ -2,6 +2,7 @@
 
 pub mod error;
 mod extract;
+pub(crate) mod front;
 pub mod limits;
 pub mod router;
 mod routes;

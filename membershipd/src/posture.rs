@@ -6,6 +6,7 @@
 
 pub mod raw;
 mod sample;
+mod waiting;
 
 use std::{
     path::PathBuf,
@@ -23,17 +24,21 @@ use unibus_store::{
     blobs::{BlobError, BlobStore},
     error::StoreError,
     record::{Blob, SignPub, Timestamp},
-    store::{Nonce, Store},
+    store::{Nonce, PostureState, Store},
 };
 
+pub use self::waiting::Waiting;
 use crate::{
     clock::Clock,
     http::error::{ApiError, distrust},
+    kv::Node,
     watch::Watched,
 };
 
 /// Time between two measurements.
 pub const MEASURE_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Time between two measurements while the store does not answer.
+pub const MEASURE_AGAIN: Duration = Duration::from_secs(5);
 /// Age at which a proof no longer counts: a measurement was missed.
 const PROOF_HOLDS: Duration = Duration::from_secs(25 * 60 * 60);
 /// Time for which the planted nonce is remembered.
@@ -57,19 +62,28 @@ pub struct Facts {
     pub scanner: Option<PathBuf>,
     /// Epochs of the keyring whose keys are known to have leaked.
     pub exposed_epochs: Vec<u32>,
+    /// The node of the sealed log, if that is the store.
+    pub kv: Option<Arc<Node>>,
 }
 
 impl Facts {
     /// Puts the facts together.
     #[must_use]
     pub fn new(node: String, auth: AuthMode, raw: Vec<PathBuf>, watched: Vec<Watched>) -> Self {
-        Self { node, auth, raw, watched, scanner: None, exposed_epochs: Vec::new() }
+        Self { node, auth, raw, watched, scanner: None, exposed_epochs: Vec::new(), kv: None }
     }
 
     /// Names the epochs whose keys are known to have leaked.
     #[must_use]
     pub fn exposed_epochs(mut self, epochs: Vec<u32>) -> Self {
         self.exposed_epochs = epochs;
+        self
+    }
+
+    /// Names the node of the sealed log.
+    #[must_use]
+    pub fn kv(mut self, node: Arc<Node>) -> Self {
+        self.kv = Some(node);
         self
     }
 
@@ -92,6 +106,7 @@ pub struct PostureKeeper {
     watched: Mutex<Vec<Watched>>,
     scanner: Option<PathBuf>,
     exposed_epochs: Vec<u32>,
+    kv: Option<Arc<Node>>,
     last: RwLock<Measured>,
     /// Once set it stays: what was changed behind our back is not trusted again before a restart has proven everything.
     distrusted: OnceLock<AtRestState>,
@@ -113,6 +128,8 @@ struct Measured {
     unsealed: u64,
     undecryptable: u64,
     residue: &'static str,
+    /// The store did not answer: what was found says nothing of what it holds.
+    unanswered: bool,
 }
 
 impl Measured {
@@ -123,6 +140,7 @@ impl Measured {
         unsealed: 0,
         undecryptable: 0,
         residue: "not checked",
+        unanswered: false,
     };
 }
 
@@ -134,7 +152,7 @@ impl PostureKeeper {
         clock: Arc<dyn Clock>,
         facts: Facts,
     ) -> Self {
-        let Facts { node, auth, raw, watched, scanner, exposed_epochs } = facts;
+        let Facts { node, auth, raw, watched, scanner, exposed_epochs, kv } = facts;
         let (watched, last) = (Mutex::new(watched), RwLock::new(Measured::NOTHING));
         let (distrusted, measuring) = (OnceLock::new(), tokio::sync::Mutex::new(()));
         let threads = TaskTracker::new();
@@ -148,6 +166,7 @@ impl PostureKeeper {
             watched,
             scanner,
             exposed_epochs,
+            kv,
             last,
             distrusted,
             measuring,
@@ -177,8 +196,26 @@ impl PostureKeeper {
         }
     }
 
-    /// Looks whether files were replaced or cut. Cheap.
+    /// The node of the sealed log, if that is the store.
+    #[must_use]
+    pub const fn kv(&self) -> Option<&Arc<Node>> {
+        self.kv.as_ref()
+    }
+
+    /// When the next measurement is due: soon, if the store did not answer the last one.
+    #[must_use]
+    pub fn measure_after(&self) -> Duration {
+        let last = self.last.read().unwrap_or_else(PoisonError::into_inner);
+        if last.unanswered { MEASURE_AGAIN } else { MEASURE_EVERY }
+    }
+
+    /// Looks whether files were replaced or cut, and what the store says of itself. Cheap.
     pub fn watch(&self) {
+        match self.store.posture().state {
+            PostureState::Tampered => self.distrust(AtRestState::Tampered, &self.trouble()),
+            PostureState::RolledBack => self.distrust(AtRestState::RolledBack, &self.trouble()),
+            _ => {}
+        }
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(change) = watched.iter_mut().find_map(Watched::look) {
             self.distrust(AtRestState::Tampered, &change.to_string());
@@ -213,12 +250,22 @@ impl PostureKeeper {
         let last = *self.last.read().unwrap_or_else(PoisonError::into_inner);
         let now = self.clock.now();
         let is_stale = last.proven_at.is_none_or(|at| at.plus(PROOF_HOLDS) < now);
-        let state = match self.distrusted.get() {
-            Some(state) => *state,
+        let found = self.store.posture().state;
+        let state = match (self.distrusted.get(), found) {
+            (Some(state), _) => *state,
+            (None, PostureState::Tampered) => AtRestState::Tampered,
+            (None, PostureState::RolledBack) => AtRestState::RolledBack,
+            // It comes and goes with the other nodes.
+            (None, PostureState::NoQuorum) => AtRestState::NoQuorum,
             // A failed write leaves the store unusable until it is opened anew.
-            None if self.store.position().is_err() => AtRestState::Degraded,
-            None if last.state == AtRestState::Proven && is_stale => AtRestState::Unproven,
-            None => last.state,
+            _ if self.store.position().is_err() => AtRestState::Degraded,
+            _ if last.unanswered => AtRestState::Unproven,
+            _ if last.state == AtRestState::Proven && is_stale => AtRestState::Unproven,
+            (None, PostureState::Degraded) if last.state == AtRestState::Proven => AtRestState::Degraded,
+            _ if last.state == AtRestState::Proven && self.server_trouble().is_some() => {
+                AtRestState::Degraded
+            }
+            _ => last.state,
         };
         let at_rest = state == AtRestState::Proven;
         Health {
@@ -238,8 +285,10 @@ impl PostureKeeper {
         let store = self.store.posture();
         let position = self.store.position().unwrap_or(store.position);
         let age = store.epoch_since.map_or(0, |since| now.micros().saturating_sub(since.micros()).max(0));
+        let reason = (state != AtRestState::Proven).then(|| self.reason(state, last)).flatten();
         AtRestDetail {
             state,
+            reason,
             // The flag's word: SQLCipher is what `--store sqlite` gives.
             backend: if store.backend == "sqlcipher" { "sqlite".into() } else { store.backend.into() },
             proven_at: last.proven_at.map(|at| at.to_string()),
@@ -256,9 +305,9 @@ impl PostureKeeper {
             sequence: position.sequence.0,
             state_digest: position.digest.to_string(),
             keyring_version: store.keyring_version.unwrap_or(0),
-            jetstream_cipher: None,
+            jetstream_cipher: self.kv.as_ref().and_then(|node| node.cipher()).map(str::to_owned),
             rotation: None,
-            replicas: Replicas { wanted: 1, current: 1 },
+            replicas: Replicas { wanted: store.replicas_wanted, current: store.replicas_current },
             plaintext_residue: last.residue.into(),
             recovery: Recovery {
                 recipients: store.recovery_recipients,
@@ -266,6 +315,35 @@ impl PostureKeeper {
             },
             exposed_epochs: self.exposed_epochs.clone(),
         }
+    }
+
+    fn server_trouble(&self) -> Option<String> {
+        self.kv.as_ref()?.server_trouble()
+    }
+
+    /// What the log says is wrong with it, in words for the log of this program.
+    fn trouble(&self) -> String {
+        let said = self.kv.as_ref().and_then(|node| node.log().trouble());
+        said.unwrap_or_else(|| "the store says so itself".to_owned())
+    }
+
+    fn reason(&self, state: AtRestState, last: Measured) -> Option<String> {
+        if matches!(state, AtRestState::NoQuorum | AtRestState::Degraded)
+            && let Some(trouble) = self.server_trouble()
+        {
+            return Some(trouble);
+        }
+        if let Some(trouble) = self.kv.as_ref().and_then(|node| node.log().trouble()) {
+            return Some(trouble);
+        }
+        let text = match state {
+            AtRestState::Unproven if last.unanswered => "the store did not answer the last measurement",
+            AtRestState::Unproven if last.proven_at.is_some() => "the last proof is too old",
+            AtRestState::Unproven => "nothing was measured yet, or not to the end",
+            AtRestState::Plaintext => "readable values lie in the node's files",
+            _ => return None,
+        };
+        Some(text.to_owned())
     }
 
     /// Writes something into the store that nobody else knows and that is no record: a nonce of a key that does not exist.
@@ -376,6 +454,8 @@ impl PostureKeeper {
             self.distrust(state, "the self-check");
         }
         let undecryptable = u64::from(matches!(error, StoreError::CorruptRecord { .. }));
-        Measured { state, undecryptable, ..Measured::NOTHING }
+        // A store that failed a write says so for itself, and does not get over it.
+        let unanswered = matches!(error, StoreError::Unavailable { .. });
+        Measured { state, undecryptable, unanswered, ..Measured::NOTHING }
     }
 }

@@ -78,7 +78,10 @@ pub struct Posture {
 pub struct AtRestDetail {
     /// Outcome.
     pub state: AtRestState,
-    /// `sqlite` for SQLCipher.
+    /// What keeps it from being `proven`, for people; null while nothing does, or nothing more is known.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// `sqlite` for SQLCipher, `kv` for the sealed log.
     pub backend: String,
     /// When the last successful proof was made, RFC 3339 UTC; null before the first.
     pub proven_at: Option<String>,

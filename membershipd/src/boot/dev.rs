@@ -12,7 +12,6 @@ use unibus_keyfile::{
     nodeset::Plan,
     operator_key::OperatorKey,
     provider::KeySource,
-    witness::Witness,
 };
 
 use crate::error::DaemonError;
@@ -29,17 +28,11 @@ pub(super) fn keys_folder(database: &Path) -> PathBuf {
     database.parent().unwrap_or(Path::new(".")).join("keys")
 }
 
-/// The node key, made on the first start.
-pub(super) fn source(
-    keys: &Path,
-    database: &Path,
-    state_dir: &Path,
-    now: UnixTime,
-) -> Result<KeySource, DaemonError> {
+/// The node key, made on the first start: where none of `data` is.
+pub(super) fn source(keys: &Path, data: &[PathBuf], now: UnixTime) -> Result<KeySource, DaemonError> {
     let node_key = keys.join(NODE);
     if !keys.exists() {
-        let keyring = database.with_added_extension("keyring");
-        if [database, &keyring, &Witness::path(state_dir)].iter().any(|path| path.exists()) {
+        if data.iter().any(|path| path.exists()) {
             return Err(DaemonError::Dev { path: node_key, problem: "gone, while the data is there" });
         }
         make(keys, now)?;
@@ -94,7 +87,8 @@ mod tests {
 
     fn start(folder: &Path) -> Result<KeySource, DaemonError> {
         let database = folder.join("control.db");
-        source(&keys_folder(&database), &database, &folder.join("state"), NOW)
+        let data = ["control.db", "control.db.keyring", "state/witness", "nats/jetstream"];
+        source(&keys_folder(&database), &data.map(|name| folder.join(name)), NOW)
     }
 
     #[test]
@@ -141,9 +135,10 @@ mod tests {
 
     #[test]
     fn no_keys_are_made_beside_data() {
-        for name in ["control.db", "control.db.keyring", "state/witness"] {
+        for name in ["control.db", "control.db.keyring", "state/witness", "nats/jetstream"] {
             let folder = tempfile::tempdir().unwrap();
             fs::create_dir(folder.path().join("state")).unwrap();
+            fs::create_dir(folder.path().join("nats")).unwrap();
             fs::write(folder.path().join(name), b"x").unwrap();
             assert!(matches!(start(folder.path()).unwrap_err(), DaemonError::Dev { .. }), "{name}");
             assert!(!folder.path().join("keys").exists());

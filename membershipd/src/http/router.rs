@@ -96,6 +96,7 @@ pub(crate) fn admin(app: Arc<App>) -> Router {
     let open = Router::new()
         .route(paths::HEALTHZ, get(health::healthz))
         .route(crate::admin::SELFCHECK, post(health::selfcheck))
+        .route(crate::admin::REPLICATION, get(health::replication))
         .route(crate::admin::DRILL, post(health::drilled));
     finish(open.merge(users), app)
 }

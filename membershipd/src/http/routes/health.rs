@@ -13,8 +13,9 @@ use unibus_membership_api::{
 };
 
 use super::super::{error::ApiError, extract::Json, router::App};
+use crate::admin::ReplicationBody;
 
-fn answer(health: Health) -> Response {
+pub(in crate::http) fn answer(health: Health) -> Response {
     let status = match health.status {
         HealthStatus::Ok => StatusCode::OK,
         _ => StatusCode::SERVICE_UNAVAILABLE,
@@ -50,6 +51,17 @@ pub(in crate::http) async fn drilled(
     let noted = tokio::task::spawn_blocking(move || store.record_drill(now)).await;
     noted.map_err(|_| ApiError::new(ProblemCode::Internal))??;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Which nodes hold the log, asked now; on the admin socket only.
+pub(in crate::http) async fn replication(
+    State(app): State<Arc<App>>,
+) -> Result<JsonBody<ReplicationBody>, ApiError> {
+    let node = app.posture.kv().ok_or_else(|| ApiError::new(ProblemCode::NotFound))?;
+    let node = Arc::clone(node);
+    let found = tokio::task::spawn_blocking(move || node.replication()).await;
+    let found = found.map_err(|_| ApiError::new(ProblemCode::Internal))??;
+    Ok(JsonBody(ReplicationBody::from(&found)))
 }
 
 /// Measures now; on the admin socket only.
