@@ -22,7 +22,7 @@ use unibus_store::{
 };
 
 use crate::{
-    cli::{KvArgs, StoreArgs},
+    cli::{Backend, KvArgs, StoreArgs},
     clock::{self, Clock},
     error::DaemonError,
     kv::Node,
@@ -228,9 +228,13 @@ impl Place {
 }
 
 /// What is there once there was a daemon: without their keys it is unreadable, so none are made beside it.
-fn data_of(args: &StoreArgs, kv: &KvArgs) -> [PathBuf; 4] {
+fn data_of(args: &StoreArgs, kv: &KvArgs) -> Vec<PathBuf> {
     let keyring = args.db.with_added_extension("keyring");
-    [args.db.clone(), keyring, Witness::path(&args.state_dir), kv.folder().join("jetstream")]
+    let mut data = vec![args.db.clone(), keyring, Witness::path(&args.state_dir)];
+    if args.store == Backend::Kv {
+        data.push(kv.folder().join("jetstream"));
+    }
+    data
 }
 
 fn now(clock: &dyn Clock) -> UnixTime {

@@ -7,7 +7,12 @@ use std::{
 
 use clap::Parser as _;
 use unibus_membership_api::health::AuthMode;
-use unibus_membershipd::{boot::Place, cli::Cli, clock::Clock, posture::Facts};
+use unibus_membershipd::{
+    boot::Place,
+    cli::{Cli, KvArgs},
+    clock::Clock,
+    posture::Facts,
+};
 use unibus_store::{blobs::BlobStore, store::Store};
 
 pub(crate) struct Parts {
@@ -28,7 +33,7 @@ pub(crate) fn flags(folder: &Path) -> Cli {
 }
 
 pub(crate) async fn open(folder: &Path, clock: &dyn Clock, auth: AuthMode) -> Parts {
-    let place = Place::prepare(&flags(folder).store, clock).unwrap();
+    let place = Place::prepare(&flags(folder).store, &KvArgs::default(), clock).unwrap();
     let (store, _) = place.open(clock).unwrap();
     let facts = place.facts(&store, auth, PathBuf::from(env!("CARGO_BIN_EXE_membershipd"))).unwrap();
     Parts { blobs: Arc::new(place.blobs().unwrap()), store: Arc::new(store), facts }
