@@ -11,11 +11,11 @@ use unibus_store::audit::{
 use unibus_store::error::StoreError;
 use unibus_store::plaintext::{PlaintextSource, Row};
 use unibus_store::record::{Record, RecordId};
-use unibus_store::store::{Census, ExportSink, Position, Store};
+use unibus_store::store::{Census, ExportSink, Position};
 
 use crate::cli::AuditArgs;
 use crate::error::{EXIT_NOT_PROVEN, MigrateError};
-use crate::open::{Location, Sealed, source_keys};
+use crate::open::{Given, Sealed, Unsound, source_keys};
 use crate::output::{Answer, Output, row};
 use crate::source::StoreUrl;
 
@@ -39,10 +39,10 @@ pub fn run(args: &AuditArgs, output: Output) -> Result<Answer, MigrateError> {
     let mut canaries = Canaries::default();
     match &args.store {
         StoreUrl::Sqlite(path) => plaintext(path, &mut canaries)?,
-        StoreUrl::Sqlcipher(path) => {
-            let keys = source_keys(&args.keys, &args.recovery, path)?;
-            let sealed = Sealed::open(Location::from_args(path, &args.keys), keys)?;
-            sealed.store.export(&mut Values(&mut canaries))?;
+        StoreUrl::Sqlcipher(_) | StoreUrl::Kv(_) => {
+            let keys = source_keys(&args.keys, &args.recovery, &args.store)?;
+            let sealed = Sealed::of(&args.store, Given::of(&args.keys), keys, Unsound::Refuse, "audit")?;
+            sealed.store().export(&mut Values(&mut canaries))?;
         }
         StoreUrl::Snapshot(_) => {
             let hint =

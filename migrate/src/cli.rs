@@ -8,8 +8,9 @@ use crate::source::StoreUrl;
 
 /// Moves, checks and audits the control records of unibus.
 ///
-/// A store is named by a URL: `sqlcipher:PATH` (encrypted), `sqlite:PATH` (plaintext, read only),
-/// `snapshot:PATH` (read only). Nothing in this tool can write a control record unsealed.
+/// A store is named by a URL: `sqlcipher:PATH` (encrypted), `kv:nats://HOST:PORT[,HOST:PORT...]` (the sealed log),
+/// `sqlite:PATH` (plaintext, read only), `snapshot:PATH` (read only). Nothing in this tool can write a control
+/// record unsealed.
 #[derive(Debug, Parser)]
 #[command(name = "unibus-migrate", version, max_term_width = 100, after_help = AFTER_HELP)]
 #[non_exhaustive]
@@ -109,6 +110,19 @@ pub struct NodeKeyArgs {
     pub at_rest_key_command: Option<String>,
 }
 
+/// How the servers of a sealed log are reached.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Sealed log (kv:)")]
+#[non_exhaustive]
+pub struct KvArgs {
+    /// The NATS identity of this node's daemon: its own --internal-id-file
+    #[arg(long, value_name = "PATH", env = "UNIBUS_INTERNAL_ID_FILE")]
+    pub internal_id_file: Option<PathBuf>,
+    /// CA of the servers' certificates; without it only servers on this host are spoken to
+    #[arg(long, value_name = "PATH", env = "UNIBUS_CA")]
+    pub ca: Option<PathBuf>,
+}
+
 /// Where the node's key and the cluster's documents are.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Keys")]
@@ -117,12 +131,15 @@ pub struct KeyArgs {
     /// The node's key
     #[command(flatten)]
     pub node: NodeKeyArgs,
-    /// Signed list of nodes [default: `nodeset` beside the database]
+    /// Signed list of nodes [default: `nodeset` beside the database; `kv:` has none]
     #[arg(long, value_name = "PATH", env = "UNIBUS_NODESET")]
     pub nodeset: Option<PathBuf>,
-    /// Folder of the witness [default: `state` beside the database]
+    /// Folder of the witness [default: `state` beside the database; `kv:` has none]
     #[arg(long, value_name = "DIR", env = "UNIBUS_STATE_DIR")]
     pub state_dir: Option<PathBuf>,
+    /// Servers
+    #[command(flatten)]
+    pub kv: KvArgs,
 }
 
 /// Keys that open a source when the node's key is lost.
@@ -168,7 +185,10 @@ anybody with `verify snapshot:FILE`; only the recovery recipients (and with --no
 
 Example:
   unibus-migrate snapshot --from sqlcipher:/var/lib/unibus/control.db --out /backup/unibus.snap \\
-      --at-rest-key-file /etc/unibus/magnus.key";
+      --at-rest-key-file /etc/unibus/magnus.key
+  unibus-migrate snapshot --from kv:nats://127.0.0.1:4250 --out /backup/unibus.snap --nodeset nodeset \\
+      --at-rest-key-file magnus.key --internal-id-file internal.nk --state-dir state
+Entries of a sealed log that are not sound are listed and left out, and make the exit code 8.";
 
 /// `restore`
 #[derive(Debug, Args)]
@@ -177,7 +197,7 @@ pub struct RestoreArgs {
     /// The snapshot file
     #[arg(long = "in", value_name = "FILE")]
     pub input: PathBuf,
-    /// The store to create; it must be absent or empty
+    /// The store to create; it must be absent or empty, a sealed log must never have held a record
     #[arg(long, value_name = "STORE")]
     pub to: StoreUrl,
     /// The store that is being replaced: what it knows as revoked or removed stays so
@@ -189,6 +209,15 @@ pub struct RestoreArgs {
     /// Nodeset of the superseded store [default: `nodeset` beside it]
     #[arg(long, value_name = "PATH", requires = "supersede")]
     pub supersede_nodeset: Option<PathBuf>,
+    /// NATS identity for the superseded store [default: as --internal-id-file]
+    #[arg(long, value_name = "PATH", requires = "supersede")]
+    pub supersede_internal_id_file: Option<PathBuf>,
+    /// CA of the servers of the superseded store [default: as --ca]
+    #[arg(long, value_name = "PATH", requires = "supersede")]
+    pub supersede_ca: Option<PathBuf>,
+    /// Replicas of a sealed log that has to be made: 1 or 3
+    #[arg(long, value_name = "N", default_value = "1", value_parser = ["1", "3"], env = "UNIBUS_KV_REPLICAS")]
+    pub kv_replicas: String,
     /// File with one signing key (64 hex digits) a line: these users stay revoked
     #[arg(long, value_name = "FILE")]
     pub revoked: Option<PathBuf>,
@@ -218,7 +247,10 @@ Examples:
       --operator operator.key --at-rest-key-file magnus.key --nodeset nodeset
   # the old store still exists elsewhere: keep its revocations
   unibus-migrate restore --in unibus.snap --to sqlcipher:new/control.db --supersede sqlcipher:old/control.db \\
-      --operator operator.key --at-rest-key-file magnus.key --nodeset nodeset";
+      --operator operator.key --at-rest-key-file magnus.key --nodeset nodeset
+  # into the sealed log that the first start of `membershipd --store kv` has made
+  unibus-migrate restore --in unibus.snap --to kv:nats://127.0.0.1:4250 --internal-id-file internal.nk \\
+      --operator operator.key --at-rest-key-file magnus.key --nodeset nodeset --state-dir state";
 
 /// `copy`
 #[derive(Debug, Args)]
@@ -227,7 +259,7 @@ pub struct CopyArgs {
     /// The store to read
     #[arg(long, value_name = "STORE")]
     pub from: StoreUrl,
-    /// The store to create; it must not exist
+    /// The store to create; it must not exist, a sealed log must never have held a record
     #[arg(long, value_name = "STORE")]
     pub to: StoreUrl,
     /// State folder of a sealed source [default: `state` beside it]
@@ -236,6 +268,15 @@ pub struct CopyArgs {
     /// Nodeset of a sealed source [default: `nodeset` beside it]
     #[arg(long, value_name = "PATH")]
     pub from_nodeset: Option<PathBuf>,
+    /// NATS identity for the source [default: as --internal-id-file]
+    #[arg(long, value_name = "PATH")]
+    pub from_internal_id_file: Option<PathBuf>,
+    /// CA of the servers of the source [default: as --ca]
+    #[arg(long, value_name = "PATH")]
+    pub from_ca: Option<PathBuf>,
+    /// Replicas of a sealed log that has to be made: 1 or 3
+    #[arg(long, value_name = "N", default_value = "1", value_parser = ["1", "3"], env = "UNIBUS_KV_REPLICAS")]
+    pub kv_replicas: String,
     /// Consent
     #[command(flatten)]
     pub consent: ConsentArgs,
@@ -252,20 +293,27 @@ pub struct CopyArgs {
 
 const COPY_HELP: &str = "\
 The target takes its name only after every record was read back and the digests are equal. Rows of a
-plaintext source that are no valid records are named by table and row, left out, and make the exit code 8.
+plaintext source that are no valid records are named by table and row, left out, and make the exit code 8; so are
+entries of a sealed log that are not sound. A copy into a sealed log that was cut short is finished by running it
+again; the log is not served before.
 
 Examples:
   unibus-migrate copy --from sqlite:old.db --to sqlcipher:new/control.db \\
       --at-rest-key-file magnus.key --nodeset nodeset
   # the node key is lost, the disk and the operator key are not
   unibus-migrate copy --from sqlcipher:old/control.db --operator operator.key \\
-      --to sqlcipher:new/control.db --at-rest-key-file new-node.key --nodeset nodeset";
+      --to sqlcipher:new/control.db --at-rest-key-file new-node.key --nodeset nodeset
+  # into the sealed log that the first start of `membershipd --store kv` has made, and back
+  unibus-migrate copy --from sqlcipher:old/control.db --to kv:nats://127.0.0.1:4250 --nodeset nodeset \\
+      --internal-id-file internal.nk --at-rest-key-file magnus.key
+  unibus-migrate copy --from kv:nats://127.0.0.1:4250 --to sqlcipher:new/control.db --nodeset nodeset \\
+      --from-nodeset nodeset --internal-id-file internal.nk --at-rest-key-file magnus.key";
 
 /// `verify`
 #[derive(Debug, Args)]
 #[non_exhaustive]
 pub struct VerifyArgs {
-    /// `sqlcipher:PATH`, or `snapshot:PATH` (which needs no key)
+    /// `sqlcipher:PATH`, `kv:nats://HOST:PORT`, or `snapshot:PATH` (which needs no key)
     #[arg(value_name = "STORE")]
     pub store: StoreUrl,
     /// Folder of the sealed blobs [default: `blobs` beside the database]
@@ -285,6 +333,8 @@ pub struct VerifyArgs {
 const VERIFY_HELP: &str = "\
 Examples:
   unibus-migrate verify sqlcipher:/var/lib/unibus/control.db --at-rest-key-file /etc/unibus/magnus.key
+  unibus-migrate verify kv:nats://127.0.0.1:4250 --nodeset nodeset --state-dir state \\
+      --internal-id-file internal.nk --at-rest-key-file magnus.key
   unibus-migrate verify snapshot:unibus.snap                             # complete and signed? no key needed
   unibus-migrate verify snapshot:unibus.snap --operator operator.key     # and every record opens";
 
@@ -319,7 +369,9 @@ nothing was found.
 Examples:
   unibus-migrate audit sqlite:old.db --data-dir /var/lib/unibus --data-dir /var/backups
   unibus-migrate audit sqlcipher:/var/lib/unibus/control.db --data-dir /var/lib/unibus --leakage \\
-      --at-rest-key-file /etc/unibus/magnus.key";
+      --at-rest-key-file /etc/unibus/magnus.key
+  unibus-migrate audit kv:nats://127.0.0.1:4250 --data-dir /var/lib/unibus/nats --nodeset nodeset \\
+      --internal-id-file internal.nk --at-rest-key-file magnus.key";
 
 /// `status`
 #[derive(Debug, Args)]
@@ -340,8 +392,10 @@ pub struct StatusArgs {
 }
 
 const STATUS_HELP: &str = "\
-Example:
-  unibus-migrate status sqlcipher:/var/lib/unibus/control.db --at-rest-key-file /etc/unibus/magnus.key --json";
+Examples:
+  unibus-migrate status sqlcipher:/var/lib/unibus/control.db --at-rest-key-file /etc/unibus/magnus.key --json
+  unibus-migrate status kv:nats://127.0.0.1:4250 --nodeset nodeset --internal-id-file internal.nk \\
+      --at-rest-key-file magnus.key --json";
 
 /// `drill`
 #[derive(Debug, Args)]

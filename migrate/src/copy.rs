@@ -1,20 +1,23 @@
 //! `copy`: a new, encrypted store from another one, proven by reading back.
 
+mod log;
+
 use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use unibus_keyfile::digest::StateDigest;
+use unibus_keyfile::node_key::NodeKeyFile;
 use unibus_store::error::StoreError;
 use unibus_store::plaintext::{PlaintextSource, Row, RowCounts};
 use unibus_store::record::{Record, RecordBytes, RecordId, Timestamp};
 use unibus_store::sqlcipher::{CreateOptions, Keys, NewStore};
-use unibus_store::store::{Census, ExportSink, Position, Store};
+use unibus_store::store::{Census, ExportSink, Position};
 
 use crate::cli::CopyArgs;
 use crate::clock;
 use crate::error::{EXIT_QUARANTINED, MigrateError};
-use crate::open::{Location, Sealed, Target, recovery_keys};
+use crate::kv::{LogTarget, Missing, expect_digest};
+use crate::open::{Given, Sealed, Target, Unsound, recovery_keys};
 use crate::output::{Answer, Output, Pace, Progress, row};
 use crate::plan::{Decision, Plan};
 use crate::quarantine::Quarantine;
@@ -25,27 +28,60 @@ use crate::source::{StoreUrl, absolute};
 /// # Errors
 /// Every refusal leaves source and target as they were.
 pub fn run(args: &CopyArgs, output: Output) -> Result<Answer, MigrateError> {
-    let StoreUrl::Sqlcipher(to) = &args.to else {
-        let hint = "the target of a copy is `sqlcipher:PATH`: nothing here writes a control record unsealed";
-        return Err(MigrateError::Role { url: args.to.clone(), role: "the target", command: "copy", hint });
-    };
-    Target::is_free(to, args.from.path())?;
-    match &args.from {
-        StoreUrl::Sqlite(from) => from_plaintext(args, output, from, to),
-        StoreUrl::Sqlcipher(from) => from_sealed(args, output, from, to),
-        StoreUrl::Snapshot(_) => {
-            let hint =
-                "a snapshot is brought back by `restore`, which begins a new lineage and keeps revocations";
-            Err(MigrateError::Role { url: args.from.clone(), role: "the source", command: "copy", hint })
+    match &args.to {
+        StoreUrl::Sqlcipher(to) => {
+            Target::is_free(to, args.from.file())?;
+            match Source::of(args)? {
+                Source::Plaintext(from) => from_plaintext(args, output, from, to),
+                Source::Sealed => from_sealed(args, output, to),
+            }
+        }
+        StoreUrl::Kv(servers) => {
+            let source = Source::of(args)?;
+            if args.from == args.to {
+                return Err(MigrateError::SameFile { path: args.to.to_string().into() });
+            }
+            let target = LogTarget::look(servers, &args.keys, &args.kv_replicas, Missing::IsAnError)?;
+            match source {
+                Source::Plaintext(from) => log::from_plaintext(args, output, from, &target),
+                Source::Sealed => log::from_sealed(args, output, &target),
+            }
+        }
+        StoreUrl::Sqlite(_) | StoreUrl::Snapshot(_) => {
+            let hint = "the target of a copy is `sqlcipher:PATH` or `kv:nats://HOST:PORT`: nothing here writes a control \
+                        record unsealed";
+            Err(MigrateError::Role { url: args.to.clone(), role: "the target", command: "copy", hint })
         }
     }
 }
 
+/// What is copied.
+enum Source<'a> {
+    Plaintext(&'a Path),
+    Sealed,
+}
+
+impl<'a> Source<'a> {
+    fn of(args: &'a CopyArgs) -> Result<Self, MigrateError> {
+        match &args.from {
+            StoreUrl::Sqlite(path) => Ok(Self::Plaintext(path)),
+            StoreUrl::Sqlcipher(_) | StoreUrl::Kv(_) => Ok(Self::Sealed),
+            StoreUrl::Snapshot(_) => {
+                let hint = "a snapshot is brought back by `restore`, which begins a new lineage and keeps revocations";
+                Err(MigrateError::Role { url: args.from.clone(), role: "the source", command: "copy", hint })
+            }
+        }
+    }
+}
+
+fn plan_from(args: &CopyArgs, source: &[(&'static str, String)]) -> Plan {
+    let plan = Plan::new("copy").fact("from", args.from.full());
+    source.iter().fold(plan, |plan, (name, value)| plan.fact(name, value))
+}
+
 fn plan(args: &CopyArgs, target: &Target, source: &[(&'static str, String)]) -> Plan {
-    let (from, to) = (absolute(args.from.path()), absolute(args.to.path()));
-    let plan = Plan::new("copy").fact("from", format!("{}:{}", args.from.scheme(), from.display()));
-    let plan = source.iter().fold(plan, |plan, (name, value)| plan.fact(name, value));
-    plan.fact("to", format!("sqlcipher:{}", to.display()))
+    plan_from(args, source)
+        .fact("to", args.to.full())
         .fact("node", target.own.name())
         .fact("cluster", target.own.cluster())
         .fact("nodeset", format!("version {}, {}", target.nodeset.version(), target.nodeset.hash()))
@@ -70,14 +106,9 @@ fn from_plaintext(args: &CopyArgs, output: Output, from: &Path, to: &Path) -> Re
     target.make_folder()?;
     let mut new = NewStore::begin(create_options(&target))?;
     let mut filling = Filling::new(args, output, counts.total());
-    source.read(|row| match row {
-        Row::Record(record, _) => filling.record(&mut new, &record),
-        Row::Rejected(row) => {
-            filling.quarantine.add(row);
-            filling.progress.step();
-            Ok(())
-        }
-        _ => Ok(()),
+    source.read(|row| match filling.take(row) {
+        Some(bytes) => new.push(&bytes).map_err(MigrateError::from),
+        None => Ok(()),
     })?;
     source.finish()?;
     let Filling { progress, quarantine, exposure, .. } = filling;
@@ -85,55 +116,66 @@ fn from_plaintext(args: &CopyArgs, output: Output, from: &Path, to: &Path) -> Re
     let (position, census) = finish(new, output)?;
     read_back(&target, output, &position, &census)?;
     target.bring_nodeset()?;
-    let extra = Extra { quarantine, exposure: Some((exposure, counts)), freshness: None };
+    let extra = Extra { quarantine, exposure: Some((exposure, counts)), freshness: None, moved_on: false };
     Ok(answer(args, &position, &census, &extra))
 }
 
-fn from_sealed(args: &CopyArgs, output: Output, from: &Path, to: &Path) -> Result<Answer, MigrateError> {
-    let target = Target::look(to, &args.keys)?;
-    target.has_no_past()?;
-    let location = Location::of(from, args.from_nodeset.as_ref(), args.from_state_dir.as_ref());
+/// Opens the source and says where it stands. Its key: the recovery key if one is named, else the target's own.
+fn open_source(
+    args: &CopyArgs,
+    own: &Arc<NodeKeyFile>,
+) -> Result<(Sealed, Position, Vec<(&'static str, String)>), MigrateError> {
     // Not read a second time: a key that came in the environment is gone from there.
-    let keys = recovery_keys(&args.recovery)?.unwrap_or_else(|| Keys::Node(Arc::clone(&target.own)));
-    let source = Sealed::open(location, keys)?;
-    let (source_cluster, target_cluster) = (*source.store.keyring().cluster(), *target.own.cluster());
+    let keys = recovery_keys(&args.recovery)?.unwrap_or_else(|| Keys::Node(Arc::clone(own)));
+    let source = Sealed::of(&args.from, Given::of_source(args), keys, Unsound::SetAside, "copy")?;
+    let (source_cluster, target_cluster) = (*source.keyring.cluster(), *own.cluster());
     if source_cluster != target_cluster {
         return Err(MigrateError::OtherCluster { source_cluster, target_cluster });
     }
-    let stands = source.store.position()?;
-    let facts = [
+    let stands = source.store().position()?;
+    let mut facts = vec![
         ("source_lineage", stands.lineage.to_string()),
         ("source_sequence", stands.sequence.to_string()),
         ("source_digest", stands.digest.to_string()),
         ("freshness", source.freshness.as_str().to_owned()),
     ];
+    if !source.quarantined.is_empty() {
+        facts.push(("left_out", format!("{} entries that are not sound", source.quarantined.len())));
+    }
+    Ok((source, stands, facts))
+}
+
+fn from_sealed(args: &CopyArgs, output: Output, to: &Path) -> Result<Answer, MigrateError> {
+    let target = Target::look(to, &args.keys)?;
+    target.has_no_past()?;
+    let (source, stands, facts) = open_source(args, &target.own)?;
     if let Decision::Stop(answer) = plan(args, &target, &facts).settle(&args.consent, output)? {
         return Ok(answer);
     }
     target.make_folder()?;
     let mut new = NewStore::begin(create_options(&target).carried_over(source.carried_over()?))?;
     let mut sink = Sink {
-        new: &mut new,
+        take: |bytes: RecordBytes| new.push(&bytes),
         progress: output.progress("copy", None),
         pace: Pace::new(args.consent.rate),
         output,
     };
-    let exported = source.store.export(&mut sink)?;
+    let exported = source.store().export(&mut sink)?;
     sink.progress.finish();
-    if source.store.position()? != stands || exported != stands {
-        return Err(MigrateError::SourceMoved { path: from.to_owned() });
+    if exported != stands || !source.stands_at(&stands)? {
+        return Err(MigrateError::SourceMoved { store: args.from.short() });
     }
     expect_digest(stands.digest, new.position().digest)?;
     let (position, census) = finish(new, output)?;
     read_back(&target, output, &position, &census)?;
     target.bring_nodeset()?;
-    let extra =
-        Extra { quarantine: Quarantine::default(), exposure: None, freshness: Some(source.freshness) };
+    let extra = Extra {
+        quarantine: Quarantine::of_log(&source.quarantined),
+        exposure: None,
+        freshness: Some(source.freshness),
+        moved_on: false,
+    };
     Ok(answer(args, &position, &census, &extra))
-}
-
-fn expect_digest(expected: StateDigest, found: StateDigest) -> Result<(), MigrateError> {
-    if expected == found { Ok(()) } else { Err(MigrateError::ReadBack { expected, found }) }
 }
 
 /// Records on their way from a plaintext source.
@@ -154,24 +196,33 @@ impl Filling {
         }
     }
 
-    fn record(&mut self, new: &mut NewStore, record: &Record) -> Result<(), MigrateError> {
-        self.exposure.note(record);
-        new.push(&record.encode())?;
-        self.pace.step();
+    /// Takes a row; gives the record to write, if it is one.
+    fn take(&mut self, row: Row) -> Option<RecordBytes> {
+        let record = match row {
+            Row::Record(record, _) => Some(record),
+            Row::Rejected(row) => {
+                self.quarantine.add(row);
+                None
+            }
+            _ => return None,
+        };
         self.progress.step();
-        Ok(())
+        let record = record?;
+        self.exposure.note(&record);
+        self.pace.step();
+        Some(record.encode())
     }
 }
 
 /// Records on their way from a sealed source.
-struct Sink<'a> {
-    new: &'a mut NewStore,
+struct Sink<F> {
+    take: F,
     progress: Progress,
     pace: Pace,
     output: Output,
 }
 
-impl ExportSink for Sink<'_> {
+impl<F: FnMut(RecordBytes) -> Result<(), StoreError>> ExportSink for Sink<F> {
     fn begin(&mut self, _: &Position, census: &Census) -> Result<(), StoreError> {
         self.progress = self.output.progress("copy", Some(census.total()));
         Ok(())
@@ -180,7 +231,7 @@ impl ExportSink for Sink<'_> {
     fn record(&mut self, _: &RecordId, bytes: &[u8]) -> Result<(), StoreError> {
         let bytes =
             RecordBytes::from_bytes(bytes).map_err(|source| StoreError::Decode { index: 0, source })?;
-        self.new.push(&bytes)?;
+        (self.take)(bytes)?;
         self.pace.step();
         self.progress.step();
         Ok(())
@@ -204,7 +255,7 @@ fn read_back(
 ) -> Result<(), MigrateError> {
     let progress = output.progress("read back", None);
     let opened = Sealed::open(target.location.clone(), Keys::Node(Arc::clone(&target.own)))?;
-    expect_digest(position.digest, opened.store.position()?.digest)?;
+    expect_digest(position.digest, opened.store().position()?.digest)?;
     progress.finish();
     if opened.census()? == *census { Ok(()) } else { Err(MigrateError::Census) }
 }
@@ -255,6 +306,17 @@ struct Extra {
     quarantine: Quarantine,
     exposure: Option<(Exposure, RowCounts)>,
     freshness: Option<crate::open::Freshness>,
+    /// Whether others have written to the target before it was read back.
+    moved_on: bool,
+}
+
+/// What is known of the target, for people.
+pub(crate) const fn read_back_text(moved_on: bool) -> &'static str {
+    if moved_on {
+        "every record before it was served, digests equal; it is being written to since"
+    } else {
+        "every record, digests equal"
+    }
 }
 
 fn answer(args: &CopyArgs, position: &Position, census: &Census, extra: &Extra) -> Answer {
@@ -264,7 +326,7 @@ fn answer(args: &CopyArgs, position: &Position, census: &Census, extra: &Extra) 
         row("records", census.total()),
         row("lineage", position.lineage),
         row("state digest", position.digest),
-        row("read back", "every record, digests equal"),
+        row("read back", read_back_text(extra.moved_on)),
     ];
     if let Some(freshness) = extra.freshness {
         lines.push(row("source", freshness.remark()));
@@ -288,7 +350,7 @@ fn answer(args: &CopyArgs, position: &Position, census: &Census, extra: &Extra) 
         "state_digest": position.digest.to_string(),
         "entries": crate::status::entries(census),
         "records": census.total(),
-        "read_back": "equal",
+        "read_back": if extra.moved_on { "equal before it was served" } else { "equal" },
         "freshness": extra.freshness.map(crate::open::Freshness::as_str),
         "quarantined": extra.quarantine.object(),
         "exposed": extra.exposure.as_ref().map(|(exposure, counts)| exposure.object(counts)),

@@ -5,14 +5,16 @@ use std::path::PathBuf;
 use unibus_keyfile::digest::StateDigest;
 use unibus_keyfile::error::{DocumentError, ErrorClass, KeyError, UnlockError, WitnessError};
 use unibus_keyfile::id::{ClusterId, Lineage, Sequence};
+use unibus_nats::NatsError;
 use unibus_store::archive::ArchiveError;
 use unibus_store::blobs::BlobError;
 use unibus_store::error::StoreError;
 use unibus_store::plaintext::PlaintextError;
 use unibus_store::record::DecodeError;
+use unibus_store::sealed_log::LogError;
 use unibus_store::sqlcipher::OpenError;
 
-use crate::source::StoreUrl;
+use crate::source::{Servers, StoreUrl};
 
 /// Done, but rows had to be left out.
 pub const EXIT_QUARANTINED: u8 = 8;
@@ -71,6 +73,44 @@ pub enum MigrateError {
     /// An encrypted store is not opened or not made.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// A sealed log is not opened or not filled.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The file of the daemon's NATS identity cannot be used.
+    #[error(transparent)]
+    Identity(#[from] NatsError),
+    /// A server of another host would be spoken to, and nothing proves that it is the right one.
+    #[error("`kv:{servers}` is on another host, and there is no CA to know it by")]
+    Unproven {
+        /// The servers.
+        servers: Servers,
+    },
+    /// A sealed log has no folder beside which its nodeset could lie.
+    #[error("the nodeset of `{store}` is not given")]
+    NoNodeset {
+        /// The log.
+        store: StoreUrl,
+    },
+    /// There is no log, and nothing that says where the witness of a new one belongs.
+    #[error("there is no sealed log on `{store}`, and making one needs the state folder of its daemon")]
+    NoLog {
+        /// The log.
+        store: StoreUrl,
+    },
+    /// The target holds a part of another source.
+    #[error("`{store}` holds a part of another source than this one")]
+    OtherImport {
+        /// The log.
+        store: StoreUrl,
+    },
+    /// An import into a log was begun and not ended.
+    #[error("the import into `{store}` was not finished")]
+    CutShort {
+        /// The log.
+        store: StoreUrl,
+        /// What happened.
+        source: Box<MigrateError>,
+    },
     /// The sealed content of a blob is not what its record says.
     #[error("a blob in `{}` is refused", folder.display())]
     Blob {
@@ -107,10 +147,10 @@ pub enum MigrateError {
         path: PathBuf,
     },
     /// The target of a restore holds records.
-    #[error("`{}` holds {records} records", path.display())]
+    #[error("`{store}` holds {records} records")]
     NotEmpty {
-        /// The database.
-        path: PathBuf,
+        /// The store.
+        store: String,
         /// How many.
         records: u64,
     },
@@ -155,10 +195,10 @@ pub enum MigrateError {
         target_cluster: ClusterId,
     },
     /// No key at hand opens it, and none was named that could.
-    #[error("without the node key, the operator key or another recovery key nothing can open `{}`", path.display())]
+    #[error("without the node key, the operator key or another recovery key nothing can open `{store}`")]
     KeysLost {
         /// The store or snapshot.
-        path: PathBuf,
+        store: String,
         /// Why the node key is not there.
         source: KeyError,
     },
@@ -174,10 +214,10 @@ pub enum MigrateError {
     #[error("the target reads back with other numbers of records than were written")]
     Census,
     /// A sealed source was written to.
-    #[error("`{}` changed while it was copied", path.display())]
+    #[error("`{store}` changed while it was copied")]
     SourceMoved {
-        /// The database.
-        path: PathBuf,
+        /// The store.
+        store: String,
     },
     /// The witness has seen a later state than the snapshot holds, or another history.
     #[error("the witness has seen lineage {} at sequence {}, the snapshot is of lineage {} at sequence {}",
@@ -232,6 +272,9 @@ impl MigrateError {
             Self::Store(source) => source.class(),
             Self::Blob { source, .. } => source.class(),
             Self::Open(source) => source.class(),
+            Self::Log(source) => source.class(),
+            Self::Identity(source) => source.class(),
+            Self::CutShort { source, .. } => source.class(),
             Self::Plaintext(source) => source.class(),
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => ErrorClass::NotFound,
             Self::Io { .. } => ErrorClass::Io,
@@ -251,8 +294,12 @@ impl MigrateError {
             Self::Exists { .. }
             | Self::NotEmpty { .. }
             | Self::PlanChanged { .. }
+            | Self::OtherImport { .. }
             | Self::SourceMoved { .. } => ErrorClass::Conflict,
             Self::SameFile { .. }
+            | Self::Unproven { .. }
+            | Self::NoNodeset { .. }
+            | Self::NoLog { .. }
             | Self::Role { .. }
             | Self::Unconfirmed { .. }
             | Self::RevokedLine { .. } => ErrorClass::Misuse,
@@ -276,6 +323,8 @@ impl MigrateError {
             Self::Store(source) => source.code(),
             Self::Blob { source, .. } => source.code(),
             Self::Open(source) => source.code(),
+            Self::Log(source) => source.code(),
+            Self::Identity(source) => source.code(),
             Self::Plaintext(source) => source.code(),
             Self::Io { .. } => "UB-M001",
             Self::Exists { .. } | Self::NotEmpty { .. } => "UB-M002",
@@ -293,6 +342,11 @@ impl MigrateError {
             Self::Archive { source, .. } => source.code(),
             Self::RevokedLine { .. } => "UB-M012",
             Self::SourceMoved { .. } => "UB-M013",
+            Self::Unproven { .. } => "UB-M016",
+            Self::NoNodeset { .. } => "UB-M017",
+            Self::NoLog { .. } => "UB-M018",
+            Self::OtherImport { .. } => "UB-M019",
+            Self::CutShort { .. } => "UB-M020",
         }
     }
 
@@ -305,6 +359,24 @@ impl MigrateError {
                 "give --nodeset: the file that `unibus-key init` wrote beside the keys".into()
             }
             Self::Open(source) => return source.hint(),
+            Self::Log(source) => return source.hint(),
+            Self::Identity(source) => return source.hint(),
+            Self::Unproven { .. } => "give --ca: the CA that signed the servers' certificates".into(),
+            Self::NoNodeset { .. } => "give --nodeset: the file that `unibus-key init` wrote beside the keys".into(),
+            Self::NoLog { .. } => {
+                "start `membershipd --store kv` once, which makes it; or give --state-dir, the state folder of the daemon \
+                 that will serve it"
+                    .into()
+            }
+            Self::OtherImport { .. } => {
+                "run the command again that began it; or stop the daemons and remove the JetStream folders of this log, \
+                 which was never served, to begin anew"
+                    .into()
+            }
+            Self::CutShort { source, .. } => {
+                let first = source.hint().map(|hint| format!("{hint}; then ")).unwrap_or_default();
+                format!("{first}run the same command again: it goes on from what is there; nothing is served before")
+            }
             Self::Plaintext(source) => source.hint().to_owned(),
             Self::Io { .. } => "check the path, the room on the disk, and the rights of the user that runs this".into(),
             Self::Exists { .. } => "choose another name, or move the old file away; nothing is overwritten".into(),

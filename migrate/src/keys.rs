@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::cli::{NodeKeyArgs, RecoveryArgs};
 use crate::error::MigrateError;
+use crate::source::StoreUrl;
 
 /// The node's key file, by whichever way it was given.
 ///
@@ -19,14 +20,14 @@ pub fn node(args: &NodeKeyArgs) -> Result<NodeKeyFile, KeyError> {
     KeySource::choose(args.at_rest_key_file.clone(), args.at_rest_key_command.clone())?.load()
 }
 
-/// The node's key file, where nothing else can open `path`.
+/// The node's key file, where nothing else can open `store`.
 ///
 /// # Errors
 /// `KeysLost` when it is not there; `Key`.
-pub fn node_or_lost(args: &NodeKeyArgs, path: &Path) -> Result<NodeKeyFile, MigrateError> {
+pub fn node_or_lost(args: &NodeKeyArgs, store: &StoreUrl) -> Result<NodeKeyFile, MigrateError> {
     node(args).map_err(|error| match error {
         KeyError::NotGiven | KeyError::Missing { .. } => {
-            MigrateError::KeysLost { path: path.to_owned(), source: error }
+            MigrateError::KeysLost { store: store.short(), source: error }
         }
         other => MigrateError::Key(other),
     })

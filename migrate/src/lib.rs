@@ -11,6 +11,7 @@ pub mod copy;
 pub mod drill;
 pub mod error;
 pub mod keys;
+pub mod kv;
 pub mod open;
 pub mod output;
 pub mod plan;

@@ -13,10 +13,11 @@ use serde_json::{Value, json};
 use unibus_keyfile::digest::StateDigest;
 use unibus_keyfile::id::UnixTime;
 use unibus_keyfile::keyring::CarriedOver;
+use unibus_keyfile::node_key::NodeKeyFile;
 use unibus_keyfile::witness::Witness;
 use unibus_store::archive::{Snapshot, Unlocked, Verified};
 use unibus_store::error::StoreError;
-use unibus_store::record::{Record, Timestamp};
+use unibus_store::record::{Record, RecordBytes, Timestamp};
 use unibus_store::sqlcipher::{CheckedRecord, CreateOptions, NewStore, RecordChecker, Supersede};
 use unibus_store::store::{Census, Position};
 
@@ -24,9 +25,10 @@ use self::empty::EmptyStore;
 use self::sticky::{Kept, Sticky};
 use crate::cli::RestoreArgs;
 use crate::clock;
-use crate::copy::finish;
+use crate::copy::{finish, read_back_text};
 use crate::error::MigrateError;
 use crate::keys;
+use crate::kv::{Filled, LogTarget, Missing, expect_digest, timestamp};
 use crate::open::{Target, last_epoch};
 use crate::output::{Answer, Output, Pace, row};
 use crate::plan::{Decision, Plan};
@@ -42,42 +44,103 @@ const NONCE_WINDOW: Duration = Duration::from_secs(60);
 /// # Errors
 /// Every refusal comes before the target is touched; a failure after that leaves nothing under its name.
 pub fn run(args: &RestoreArgs, output: Output) -> Result<Answer, MigrateError> {
-    let StoreUrl::Sqlcipher(to) = &args.to else {
-        let hint =
-            "a snapshot is restored to `sqlcipher:PATH`: nothing here writes a control record unsealed";
-        let (role, command) = ("the target", "restore");
-        return Err(MigrateError::Role { url: args.to.clone(), role, command, hint });
-    };
-    let target = Target::look(to, &args.keys)?;
-    let empty = EmptyStore::at(&target)?;
+    let target = Goal::look(args)?;
     let progress = output.progress("verify", None);
-    let mut snapshot = open_snapshot(&args.input, Some(target.own.cluster()))?;
+    let mut snapshot = open_snapshot(&args.input, Some(target.own().cluster()))?;
     progress.finish();
     let verified = snapshot.verified().clone();
-    let rollback = Rollback::of(&target, &verified);
-    rollback.is_accepted(args, &target)?;
-    let key = snapshot_key(args, &target)?;
+    let rollback = Rollback::of(target.witness(), &verified);
+    rollback.is_accepted(args, target.own())?;
+    let key = snapshot_key(args, target.own())?;
     key.unlock(&args.input, &verified)?;
-    let sticky = Sticky::gather(args, &target)?;
-    let plan = plan(args, &target, &verified, &rollback, &sticky);
-    let plan = if empty.is_some() { plan.replacing("the empty store that is there") } else { plan };
+    let sticky = Sticky::gather(args, target.own())?;
+    let plan = target.facts(plan(args, &verified));
+    let plan = with_past(plan.fact("sticky_revocations", sticky.text()), &target, &rollback);
     if let Decision::Stop(answer) = plan.settle(&args.consent, output)? {
         return Ok(answer);
     }
-    let set_aside = empty.map(EmptyStore::set_aside).transpose()?;
-    let new = begin(args, &target, &verified, &key, &sticky)?;
-    let (position, census, kept) = fill(args, output, &mut snapshot, &key, new, &sticky)?;
-    if let Some(empty) = set_aside {
-        empty.forget();
-    }
-    target.bring_nodeset()?;
-    Ok(answer(args, &verified, &position, &census, &kept, &rollback))
+    let done = match target {
+        Goal::Database(target, empty) => {
+            let set_aside = empty.map(EmptyStore::set_aside).transpose()?;
+            let new = begin(args, &target, &verified, &key, &sticky)?;
+            let (position, census, kept) = fill(args, output, &mut snapshot, &key, new, &sticky)?;
+            if let Some(empty) = set_aside {
+                empty.forget();
+            }
+            target.bring_nodeset()?;
+            Done { position, census, kept, moved_on: false }
+        }
+        Goal::Log(target) => fill_log(args, output, &mut snapshot, &key, &target, &sticky)?,
+    };
+    Ok(answer(args, &verified, &done, &rollback))
 }
 
-fn snapshot_key(args: &RestoreArgs, target: &Target) -> Result<SnapshotKey, MigrateError> {
+/// A restored store.
+struct Done {
+    position: Position,
+    census: Census,
+    kept: Kept,
+    moved_on: bool,
+}
+
+/// Where it is restored to.
+enum Goal {
+    Database(Box<Target>, Option<EmptyStore>),
+    Log(Box<LogTarget>),
+}
+
+impl Goal {
+    fn look(args: &RestoreArgs) -> Result<Self, MigrateError> {
+        match &args.to {
+            StoreUrl::Sqlcipher(to) => {
+                let target = Target::look(to, &args.keys)?;
+                let empty = EmptyStore::at(&target)?;
+                Ok(Self::Database(Box::new(target), empty))
+            }
+            StoreUrl::Kv(servers) => {
+                let target = LogTarget::look(servers, &args.keys, &args.kv_replicas, Missing::IsReplaced)?;
+                Ok(Self::Log(Box::new(target)))
+            }
+            StoreUrl::Sqlite(_) | StoreUrl::Snapshot(_) => {
+                let hint = "a snapshot is restored to `sqlcipher:PATH` or `kv:nats://HOST:PORT`: nothing here writes a \
+                            control record unsealed";
+                let (role, command) = ("the target", "restore");
+                Err(MigrateError::Role { url: args.to.clone(), role, command, hint })
+            }
+        }
+    }
+
+    fn own(&self) -> &Arc<NodeKeyFile> {
+        match self {
+            Self::Database(target, _) => &target.own,
+            Self::Log(target) => &target.own,
+        }
+    }
+
+    fn witness(&self) -> Option<&Witness> {
+        match self {
+            Self::Database(target, _) => target.witness.as_ref(),
+            Self::Log(target) => target.witness.as_ref(),
+        }
+    }
+
+    fn facts(&self, plan: Plan) -> Plan {
+        match self {
+            Self::Database(target, _) => plan
+                .fact("to", format!("sqlcipher:{}", absolute(&target.location.database).display()))
+                .fact("node", target.own.name())
+                .fact("cluster", target.own.cluster())
+                .fact("nodeset", format!("version {}, {}", target.nodeset.version(), target.nodeset.hash()))
+                .fact("state_dir", absolute(&target.location.state_dir).display()),
+            Self::Log(target) => target.facts(plan),
+        }
+    }
+}
+
+fn snapshot_key(args: &RestoreArgs, own: &Arc<NodeKeyFile>) -> Result<SnapshotKey, MigrateError> {
     Ok(match keys::recovery(&args.recovery)? {
         Some(recovery) => SnapshotKey::Recovery(recovery),
-        None => SnapshotKey::Node(Arc::clone(&target.own)),
+        None => SnapshotKey::Node(Arc::clone(own)),
     })
 }
 
@@ -90,19 +153,19 @@ struct Rollback {
 }
 
 impl Rollback {
-    fn of(target: &Target, verified: &Verified) -> Self {
+    fn of(witness: Option<&Witness>, verified: &Verified) -> Self {
         let header = verified.header();
         let snapshot = Position { lineage: header.lineage, sequence: header.sequence, digest: header.digest };
-        let is_behind = target.witness.as_ref().is_some_and(|seen| {
+        let is_behind = witness.is_some_and(|seen| {
             // Equal digests are equal records, whatever the lineage: then nothing is given up.
             let is_other = seen.lineage != snapshot.lineage || seen.sequence >= snapshot.sequence;
             is_other && seen.digest != snapshot.digest && seen.digest != StateDigest::EMPTY
         });
-        Self { witness: target.witness.clone(), is_behind, snapshot }
+        Self { witness: witness.cloned(), is_behind, snapshot }
     }
 
     /// Going back needs the operator's own key.
-    fn is_accepted(&self, args: &RestoreArgs, target: &Target) -> Result<(), MigrateError> {
+    fn is_accepted(&self, args: &RestoreArgs, own: &NodeKeyFile) -> Result<(), MigrateError> {
         let Some(witness) = self.witness.as_ref().filter(|_| self.is_behind) else { return Ok(()) };
         let operator = args.recovery.operator.as_deref().filter(|_| args.accept_rollback);
         let Some(operator) = operator else {
@@ -111,8 +174,7 @@ impl Rollback {
                 snapshot: Box::new((self.snapshot.lineage, self.snapshot.sequence)),
             });
         };
-        let (source_cluster, target_cluster) =
-            (keys::operator(operator)?.cluster_id(), *target.own.cluster());
+        let (source_cluster, target_cluster) = (keys::operator(operator)?.cluster_id(), *own.cluster());
         if source_cluster == target_cluster {
             return Ok(());
         }
@@ -142,33 +204,39 @@ impl Rollback {
     }
 }
 
-fn plan(
-    args: &RestoreArgs,
-    target: &Target,
-    verified: &Verified,
-    rollback: &Rollback,
-    sticky: &Sticky,
-) -> Plan {
+fn plan(args: &RestoreArgs, verified: &Verified) -> Plan {
     let header = verified.header();
-    let plan = Plan::new("restore")
+    Plan::new("restore")
         .fact("in", absolute(&args.input).display())
         .fact("snapshot", data_encoding::HEXLOWER.encode(verified.hash()))
         .fact("made", format!("by {} at {}", header.node, header.created))
         .fact("snapshot_lineage", header.lineage)
         .fact("snapshot_sequence", header.sequence)
         .fact("state_digest", header.digest)
-        .fact("to", format!("sqlcipher:{}", absolute(&target.location.database).display()))
-        .fact("node", target.own.name())
-        .fact("cluster", target.own.cluster())
-        .fact("nodeset", format!("version {}, {}", target.nodeset.version(), target.nodeset.hash()))
-        .fact("state_dir", absolute(&target.location.state_dir).display())
-        .fact("sticky_revocations", sticky.text());
-    let witness = target.witness.as_ref().map(|w| format!("{} at {}", w.lineage, w.sequence));
+}
+
+/// What is given up by it.
+fn with_past(plan: Plan, target: &Goal, rollback: &Rollback) -> Plan {
+    let witness = target.witness().map(|w| format!("{} at {}", w.lineage, w.sequence));
     let plan = plan.fact("witness", witness.as_deref().unwrap_or("none"));
-    match rollback.text() {
-        Some(what) => plan.replacing(what),
-        None => plan,
+    match (rollback.text(), target) {
+        (Some(what), _) => plan.replacing(what),
+        (None, Goal::Database(_, Some(_))) => plan.replacing("the empty store that is there"),
+        (None, _) => plan,
     }
+}
+
+/// What the new store carries over from the snapshot.
+fn carried_over(
+    args: &RestoreArgs,
+    verified: &Verified,
+    key: &SnapshotKey,
+    sticky: &Sticky,
+) -> Result<CarriedOver, MigrateError> {
+    let snapshot_epoch = last_epoch(verified.keyring());
+    let last_epoch = sticky.last_epoch().map_or(snapshot_epoch, |epoch| epoch.max(snapshot_epoch));
+    let state = key.unlock(&args.input, verified)?.into_secrets().into_state_key();
+    Ok(CarriedOver { state, last_epoch })
 }
 
 fn begin(
@@ -178,14 +246,11 @@ fn begin(
     key: &SnapshotKey,
     sticky: &Sticky,
 ) -> Result<NewStore, MigrateError> {
-    let snapshot_epoch = last_epoch(verified.keyring());
-    let last_epoch = sticky.last_epoch().map_or(snapshot_epoch, |epoch| epoch.max(snapshot_epoch));
-    let state = key.unlock(&args.input, verified)?.into_secrets().into_state_key();
     let now = clock::now();
     let options = CreateOptions::new(&target.location.database, Arc::clone(&target.own), now)
         .nodeset(&target.location.nodeset)
         .state_dir(&target.location.state_dir)
-        .carried_over(CarriedOver { state, last_epoch })
+        .carried_over(carried_over(args, verified, key, sticky)?)
         .supersede(if target.witness.is_some() { Supersede::Lost } else { Supersede::Nothing })
         .nonce_floor(nonce_floor(now));
     target.make_folder()?;
@@ -193,8 +258,56 @@ fn begin(
 }
 
 fn nonce_floor(now: UnixTime) -> Timestamp {
-    let micros = i64::try_from(u128::from(now.seconds()).saturating_mul(1_000_000)).unwrap_or(i64::MAX);
-    Timestamp::from_micros(micros).unwrap_or(Timestamp::MAX).plus(NONCE_WINDOW)
+    timestamp(now).plus(NONCE_WINDOW)
+}
+
+/// Fills a log.
+fn fill_log(
+    args: &RestoreArgs,
+    output: Output,
+    snapshot: &mut Snapshot,
+    key: &SnapshotKey,
+    target: &LogTarget,
+    sticky: &Sticky,
+) -> Result<Done, MigrateError> {
+    let path = &args.input;
+    let expected = snapshot.verified().header().digest;
+    let carried = carried_over(args, snapshot.verified(), key, sticky)?;
+    let unlocked = key.unlock(path, snapshot.verified())?;
+    let floor = nonce_floor(clock::now());
+    let filled = target.fill(Some(carried), Some(floor), output, |push| {
+        let mut progress = output.progress("restore", None);
+        let mut pace = Pace::new(args.consent.rate);
+        let mut kept = Kept::default();
+        let mut records = snapshot.records(&unlocked).map_err(|source| failed(path, source))?;
+        while let Some(bytes) = records.next_record().map_err(|source| failed(path, source))? {
+            if let Some(bytes) = allowed(path, bytes, sticky, &mut kept)? {
+                push(bytes)?;
+            }
+            pace.step();
+            progress.step();
+        }
+        progress.finish();
+        Ok(kept)
+    })?;
+    if filled.source.is_nothing() {
+        expect_digest(expected, filled.position.digest)?;
+    }
+    let Filled { position, census, moved_on, source: kept, .. } = filled;
+    Ok(Done { position, census, kept, moved_on })
+}
+
+/// A record as it may come back, if it may.
+fn allowed(
+    path: &Path,
+    bytes: &[u8],
+    sticky: &Sticky,
+    kept: &mut Kept,
+) -> Result<Option<RecordBytes>, MigrateError> {
+    if sticky.is_empty() {
+        return record_bytes(path, bytes).map(Some);
+    }
+    Ok(sticky.apply(decode(path, bytes)?, kept).map(|record| record.encode()))
 }
 
 fn fill(
@@ -278,14 +391,7 @@ impl Reading<'_> {
 
     /// The record as it is to be written, if it is.
     fn check(&mut self, bytes: &[u8]) -> Result<Option<CheckedRecord>, MigrateError> {
-        let bytes = if self.sticky.is_empty() {
-            record_bytes(self.path, bytes)?
-        } else {
-            match self.sticky.apply(decode(self.path, bytes)?, &mut self.kept) {
-                Some(record) => record.encode(),
-                None => return Ok(None),
-            }
-        };
+        let Some(bytes) = allowed(self.path, bytes, self.sticky, &mut self.kept)? else { return Ok(None) };
         let index = self.read;
         self.read = index.saturating_add(1);
         let checked = self.checker.check(bytes);
@@ -297,23 +403,21 @@ fn decode(path: &Path, bytes: &[u8]) -> Result<Record, MigrateError> {
     Record::decode(bytes).map_err(|source| MigrateError::Record { path: path.to_owned(), source })
 }
 
-fn answer(
-    args: &RestoreArgs,
-    verified: &Verified,
-    position: &Position,
-    census: &Census,
-    kept: &Kept,
-    rollback: &Rollback,
-) -> Answer {
+fn answer(args: &RestoreArgs, verified: &Verified, done: &Done, rollback: &Rollback) -> Answer {
+    let Done { position, census, kept, moved_on } = done;
     let header = verified.header();
-    let equal = position.digest == header.digest;
+    let read_back = match (moved_on, position.digest == header.digest) {
+        (true, _) => read_back_text(true),
+        (false, true) => "every record, digest equal to the snapshot's",
+        (false, false) => "every record",
+    };
     let mut lines = vec![
         row("restored", args.input.display()),
         row("to", args.to.to_string()),
         row("records", census.total()),
         row("lineage", format!("{} (new; was {})", position.lineage, header.lineage)),
         row("state digest", position.digest),
-        row("read back", if equal { "every record, digest equal to the snapshot's" } else { "every record" }),
+        row("read back", read_back),
     ];
     lines.extend(kept.lines());
     if let Some(what) = rollback.text() {
@@ -321,7 +425,7 @@ fn answer(
     }
     lines.push(row("requests", "signed before now are refused"));
     if census.blobs > 0 {
-        lines.push(row("blobs", format!("{}: bring the blob folder back beside the database", census.blobs)));
+        lines.push(row("blobs", format!("{}: bring their sealed contents back too", census.blobs)));
     }
     let object = json!({
         "command": "restore",

@@ -9,15 +9,16 @@ use unibus_store::archive::{ArchiveError, Existing, Origin, Readers, Snapshot, S
 use unibus_store::error::StoreError;
 use unibus_store::record::RecordId;
 use unibus_store::sqlcipher::Keys;
-use unibus_store::store::{Census, ExportSink, Position, Store};
+use unibus_store::store::{Census, ExportSink, Position};
 
 use crate::cli::SnapshotArgs;
 use crate::clock;
-use crate::error::MigrateError;
+use crate::error::{EXIT_QUARANTINED, MigrateError};
 use crate::keys;
-use crate::open::{Location, Sealed};
+use crate::open::{Given, Sealed, Unsound};
 use crate::output::{Answer, Output, Pace, Progress, row};
 use crate::plan::{Decision, Plan};
+use crate::quarantine::Quarantine;
 use crate::source::StoreUrl;
 
 /// Makes a snapshot.
@@ -25,38 +26,42 @@ use crate::source::StoreUrl;
 /// # Errors
 /// Every refusal leaves no file behind.
 pub fn run(args: &SnapshotArgs, output: Output) -> Result<Answer, MigrateError> {
-    let StoreUrl::Sqlcipher(from) = &args.from else {
+    if !matches!(args.from, StoreUrl::Sqlcipher(_) | StoreUrl::Kv(_)) {
         let hint = match &args.from {
             StoreUrl::Snapshot(_) => "it is a snapshot already; copy the file",
             _ => "a snapshot is sealed under the keys of a store: `copy` the plaintext into one first",
         };
         let (role, command) = ("the source", "snapshot");
         return Err(MigrateError::Role { url: args.from.clone(), role, command, hint });
-    };
+    }
     if args.out.symlink_metadata().is_ok() {
         return Err(MigrateError::Exists { path: args.out.clone() });
     }
-    let own = keys::node_or_lost(&args.keys.node, from)?;
-    let own = std::sync::Arc::new(own);
+    let own = std::sync::Arc::new(keys::node_or_lost(&args.keys.node, &args.from)?);
     let proving = output.progress("prove", None);
-    let source =
-        Sealed::open(Location::from_args(from, &args.keys), Keys::Node(std::sync::Arc::clone(&own)))?;
+    let key = Keys::Node(std::sync::Arc::clone(&own));
+    let source = Sealed::of(&args.from, Given::of(&args.keys), key, Unsound::SetAside, "snapshot")?;
     proving.finish();
-    let stands = source.store.position()?;
+    let quarantine = Quarantine::of_log(&source.quarantined);
+    let stands = source.store().position()?;
     let plan = Plan::new("snapshot")
-        .fact("from", format!("sqlcipher:{}", crate::source::absolute(from).display()))
+        .fact("from", args.from.full())
         .fact("lineage", stands.lineage)
         .fact("sequence", stands.sequence)
         .fact("state_digest", stands.digest)
         .fact("out", crate::source::absolute(&args.out).display())
         .fact("readers", if args.nodes { "recovery recipients and nodes" } else { "recovery recipients" })
         .fact("signed_by", own.name());
+    let plan = match quarantine.count() {
+        0 => plan,
+        count => plan.fact("left_out", format!("{count} entries that are not sound")),
+    };
     if let Decision::Stop(answer) = plan.settle(&args.consent, output)? {
         return Ok(answer);
     }
     let origin = Origin {
-        nodeset: source.store.nodeset(),
-        keyring: source.store.keyring(),
+        nodeset: &source.nodeset,
+        keyring: &source.keyring,
         node: &own,
         now: clock::now(),
         readers: if args.nodes { Readers::RecoveryAndNodes } else { Readers::Recovery },
@@ -70,7 +75,7 @@ pub fn run(args: &SnapshotArgs, output: Output) -> Result<Answer, MigrateError> 
         pace: Pace::new(args.consent.rate),
         output,
     };
-    let exported = source.store.export(&mut sink);
+    let exported = source.store().export(&mut sink);
     let Sink { file, census, progress, .. } = sink;
     progress.finish();
     // A refusal of the file is told by the file; the export then only says that it was stopped.
@@ -80,7 +85,7 @@ pub fn run(args: &SnapshotArgs, output: Output) -> Result<Answer, MigrateError> 
         return Err(error.into());
     }
     let verified = file.finish().map_err(failed)?;
-    Ok(answer(args, &verified, &census))
+    Ok(answer(args, &verified, &census, &quarantine))
 }
 
 struct Sink<'a> {
@@ -105,7 +110,7 @@ impl ExportSink for Sink<'_> {
     }
 }
 
-fn answer(args: &SnapshotArgs, verified: &Verified, census: &Census) -> Answer {
+fn answer(args: &SnapshotArgs, verified: &Verified, census: &Census, quarantine: &Quarantine) -> Answer {
     let header = verified.header();
     let mut object = describe(verified);
     if let Value::Object(object) = &mut object {
@@ -113,6 +118,7 @@ fn answer(args: &SnapshotArgs, verified: &Verified, census: &Census) -> Answer {
         object.insert("out".into(), args.out.display().to_string().into());
         object.insert("records".into(), census.total().into());
         object.insert("entries".into(), crate::status::entries(census));
+        object.insert("quarantined".into(), quarantine.object());
     }
     let mut lines = vec![
         row("snapshot", args.out.display()),
@@ -132,7 +138,9 @@ fn answer(args: &SnapshotArgs, verified: &Verified, census: &Census) -> Answer {
             ),
         ));
     }
-    Answer::done(object, lines)
+    lines.extend(quarantine.lines());
+    let exit = if quarantine.count() > 0 { EXIT_QUARANTINED } else { 0 };
+    Answer { object, lines, exit }
 }
 
 /// Opens and verifies a snapshot file, without any key.

@@ -1,6 +1,7 @@
 //! Store URLs.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -12,16 +13,19 @@ pub enum StoreUrl {
     Sqlcipher(PathBuf),
     /// `sqlite:PATH`, a plaintext database: a source, never a target.
     Sqlite(PathBuf),
+    /// `kv:nats://HOST:PORT[,...]`, a sealed log.
+    Kv(Servers),
     /// `snapshot:PATH`, a sealed snapshot file.
     Snapshot(PathBuf),
 }
 
 impl StoreUrl {
-    /// The file that the URL names.
+    /// The file that the URL names, if it names one.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub fn file(&self) -> Option<&Path> {
         match self {
-            Self::Sqlcipher(path) | Self::Sqlite(path) | Self::Snapshot(path) => path,
+            Self::Sqlcipher(path) | Self::Sqlite(path) | Self::Snapshot(path) => Some(path),
+            Self::Kv(_) => None,
         }
     }
 
@@ -31,14 +35,98 @@ impl StoreUrl {
         match self {
             Self::Sqlcipher(_) => "sqlcipher",
             Self::Sqlite(_) => "sqlite",
+            Self::Kv(_) => "kv",
             Self::Snapshot(_) => "snapshot",
         }
+    }
+
+    /// The store by a name that is the same wherever the command is run: what a plan says.
+    #[must_use]
+    pub fn full(&self) -> String {
+        match self.file() {
+            Some(path) => format!("{}:{}", self.scheme(), absolute(path).display()),
+            None => self.to_string(),
+        }
+    }
+
+    /// The store as errors name it: a file by its path alone.
+    #[must_use]
+    pub fn short(&self) -> String {
+        self.file().map_or_else(|| self.to_string(), |path| path.display().to_string())
     }
 }
 
 impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.scheme(), self.path().display())
+        write!(f, "{}:", self.scheme())?;
+        match self {
+            Self::Kv(servers) => servers.fmt(f),
+            Self::Sqlcipher(path) | Self::Sqlite(path) | Self::Snapshot(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// The servers of a sealed log, at least one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Servers(Vec<Server>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Server {
+    host: String,
+    port: u16,
+}
+
+/// The port of a NATS server that names none.
+const NATS_PORT: u16 = 4222;
+
+impl Servers {
+    /// `nats://HOST:PORT` each.
+    #[must_use]
+    pub fn urls(&self) -> Vec<String> {
+        self.0.iter().map(|server| format!("nats://{server}")).collect()
+    }
+
+    /// Whether all of them are on this host: then nobody listens in between.
+    #[must_use]
+    pub fn are_local(&self) -> bool {
+        self.0.iter().all(|Server { host, .. }| {
+            let bare = host.trim_start_matches('[').trim_end_matches(']');
+            host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        })
+    }
+
+    /// Reads `nats://HOST:PORT[,HOST:PORT...]`; each may have the scheme.
+    fn parse(text: &str) -> Option<Self> {
+        let mut names = text.strip_prefix("nats://")?.split(',');
+        let servers: Option<Vec<Server>> =
+            names.by_ref().map(|name| Server::parse(name.strip_prefix("nats://").unwrap_or(name))).collect();
+        servers.map(Self)
+    }
+}
+
+impl Server {
+    fn parse(text: &str) -> Option<Self> {
+        let (host, port) = match text.rsplit_once(':') {
+            // The colon of an address in brackets is its own.
+            Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()?),
+            _ => (text, NATS_PORT),
+        };
+        let is_address = host.starts_with('[') && host.ends_with(']');
+        let is_name = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+        (!host.is_empty() && (is_address || is_name)).then(|| Self { host: host.to_owned(), port })
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+impl fmt::Display for Servers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        write!(f, "nats://{}", names.join(","))
     }
 }
 
@@ -58,6 +146,12 @@ pub enum StoreUrlError {
         /// What stood before the colon.
         scheme: String,
     },
+    /// What follows `kv:` names no servers.
+    #[error("`kv:{text}` names no servers: write `kv:nats://HOST:PORT[,HOST:PORT...]`, without a password")]
+    NoServers {
+        /// What stood behind the colon.
+        text: String,
+    },
     /// Nothing follows the colon.
     #[error("`{scheme}:` names no file")]
     NoPath {
@@ -66,7 +160,7 @@ pub enum StoreUrlError {
     },
 }
 
-const SCHEMES: &str = "sqlcipher:, sqlite: and snapshot:";
+const SCHEMES: &str = "sqlcipher:, sqlite:, kv: and snapshot:";
 
 impl FromStr for StoreUrl {
     type Err = StoreUrlError;
@@ -79,6 +173,12 @@ impl FromStr for StoreUrl {
             "sqlcipher" => Self::Sqlcipher,
             "sqlite" => Self::Sqlite,
             "snapshot" => Self::Snapshot,
+            "kv" => {
+                let servers = Servers::parse(path);
+                return servers
+                    .map(Self::Kv)
+                    .ok_or_else(|| StoreUrlError::NoServers { text: without_password(path) });
+            }
             _ => return Err(StoreUrlError::UnknownScheme { scheme: scheme.to_owned() }),
         };
         if path.is_empty() {
@@ -86,6 +186,11 @@ impl FromStr for StoreUrl {
         }
         Ok(make(PathBuf::from(path)))
     }
+}
+
+/// What stands before an `@` may be a password, and an error is printed.
+fn without_password(text: &str) -> String {
+    text.rsplit_once('@').map_or_else(|| text.to_owned(), |(_, rest)| format!("...@{rest}"))
 }
 
 /// The file beside `path` with `suffix` appended to its whole name.
@@ -117,16 +222,44 @@ mod tests {
 
     #[test]
     fn each_scheme_is_read_and_written_back() {
-        for text in ["sqlcipher:a/b.db", "sqlite:/x:y.db", "snapshot:s"] {
+        let texts = ["sqlcipher:a/b.db", "sqlite:/x:y.db", "snapshot:s", "kv:nats://a:4250,b.c:1,[::1]:4250"];
+        for text in texts {
             assert_eq!(text.parse::<StoreUrl>().unwrap().to_string(), text);
         }
+        let short = "kv:nats://a,nats://b:7".parse::<StoreUrl>().unwrap();
+        assert_eq!(short.to_string(), "kv:nats://a:4222,b:7");
     }
 
     #[test]
     fn a_bare_path_an_unknown_scheme_and_an_empty_path_are_told_apart() {
         assert!(matches!("a.db".parse::<StoreUrl>(), Err(StoreUrlError::NoScheme { .. })));
-        assert!(matches!("kv:nats://x".parse::<StoreUrl>(), Err(StoreUrlError::UnknownScheme { .. })));
+        assert!(matches!("nats://x".parse::<StoreUrl>(), Err(StoreUrlError::UnknownScheme { .. })));
         assert!(matches!("sqlite:".parse::<StoreUrl>(), Err(StoreUrlError::NoPath { .. })));
+    }
+
+    #[test]
+    fn what_names_no_server_is_refused_without_repeating_a_password() {
+        for text in [
+            "kv:",
+            "kv:x:1",
+            "kv:nats://",
+            "kv:nats://a:x",
+            "kv:nats://a,,b",
+            "kv:nats://u:secret@a:1",
+            "kv:tls://a",
+        ] {
+            let error = text.parse::<StoreUrl>().unwrap_err();
+            assert!(matches!(error, StoreUrlError::NoServers { .. }), "{text}");
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_addresses_of_this_host_are_local() {
+        let is_local = |text: &str| Servers::parse(text).unwrap().are_local();
+        assert!(is_local("nats://127.0.0.1:1,localhost,[::1]:2"));
+        assert!(!is_local("nats://127.0.0.1:1,10.0.0.1"));
+        assert!(!is_local("nats://localhost.example:1"));
     }
 
     #[test]

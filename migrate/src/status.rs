@@ -1,14 +1,17 @@
 //! `status`: what a store says about itself, after it was proven.
 
-use serde_json::{Value, json};
-use unibus_keyfile::id::UnixTime;
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+use unibus_keyfile::id::{Epoch, NodeName, UnixTime};
 use unibus_keyfile::keyring::{EpochState, Keyring};
 use unibus_store::plaintext::PlaintextSource;
-use unibus_store::store::{Census, Store};
+use unibus_store::sealed_log::{Replication, SealedLog};
+use unibus_store::store::Census;
 
 use crate::cli::StatusArgs;
 use crate::error::MigrateError;
-use crate::open::{Location, Sealed, source_keys};
+use crate::open::{Given, Sealed, Unsound, source_keys};
 use crate::output::{Answer, Output, row};
 use crate::snapshot::open_snapshot;
 use crate::source::StoreUrl;
@@ -19,10 +22,10 @@ use crate::source::StoreUrl;
 /// What keeps the store from being opened.
 pub fn run(args: &StatusArgs, output: Output) -> Result<Answer, MigrateError> {
     match &args.store {
-        StoreUrl::Sqlcipher(path) => {
+        StoreUrl::Sqlcipher(_) | StoreUrl::Kv(_) => {
             let progress = output.progress("prove", None);
-            let keys = source_keys(&args.keys, &args.recovery, path)?;
-            let sealed = Sealed::open(Location::from_args(path, &args.keys), keys)?;
+            let keys = source_keys(&args.keys, &args.recovery, &args.store)?;
+            let sealed = Sealed::of(&args.store, Given::of(&args.keys), keys, Unsound::Refuse, "status")?;
             progress.finish();
             of_sealed(args, &sealed)
         }
@@ -71,23 +74,25 @@ pub fn run(args: &StatusArgs, output: Output) -> Result<Answer, MigrateError> {
 }
 
 fn of_sealed(args: &StatusArgs, sealed: &Sealed) -> Result<Answer, MigrateError> {
-    let position = sealed.store.position()?;
-    let (keyring, nodeset) = (sealed.store.keyring(), sealed.store.nodeset());
-    let posture = sealed.store.posture();
+    let position = sealed.store().position()?;
+    let (keyring, nodeset) = (&sealed.keyring, &sealed.nodeset);
+    let posture = sealed.store().posture();
     let census = sealed.census()?;
-    let witness = sealed.store.witness();
-    let last_proof = witness.as_ref().and_then(|witness| witness.last_proof).map(|at| at.to_string());
-    let last_drill = witness.as_ref().and_then(|witness| witness.last_drill).map(|at| at.to_string());
+    let witness = sealed.witness.as_ref();
+    let last_proof = witness.and_then(|witness| witness.last_proof).map(|at| at.to_string());
+    let last_drill = witness.and_then(|witness| witness.last_drill).map(|at| at.to_string());
     let nodes: Vec<Value> = nodeset
         .nodes()
         .iter()
         .map(|node| json!({"name": node.name.as_str(), "key": node.fingerprint().to_string(), "since": node.since.to_string()}))
         .collect();
     let recovery: Vec<String> = nodeset.recovery().iter().map(|one| one.name.to_string()).collect();
+    let log = sealed.log().map(Servers::of).transpose()?;
     let object = json!({
         "command": "status",
         "store": args.store.to_string(),
         "sealed": true,
+        "log": log.as_ref().map(Servers::object),
         "cluster": keyring.cluster().to_string(),
         "lineage": position.lineage.to_string(),
         "sequence": position.sequence.0,
@@ -120,10 +125,62 @@ fn of_sealed(args: &StatusArgs, sealed: &Sealed) -> Result<Answer, MigrateError>
         nodeset.nodes().iter().map(|n| n.name.to_string()).collect::<Vec<_>>().join(", "),
     ));
     lines.push(row("recovery", recovery.join(", ")));
+    lines.extend(log.iter().flat_map(Servers::lines));
     lines.push(row("newest copy", sealed.freshness.remark()));
     lines.push(row("last proof", last_proof.as_deref().unwrap_or("unknown")));
     lines.push(row("last drill", last_drill.as_deref().unwrap_or("never: run `unibus-migrate drill`")));
     Ok(Answer::done(object, lines))
+}
+
+/// What the servers of a log say, and the nodes through it.
+struct Servers {
+    replication: Replication,
+    last_sequence: u64,
+    entries_by_epoch: BTreeMap<Epoch, u64>,
+    acknowledged: BTreeMap<NodeName, u64>,
+}
+
+impl Servers {
+    fn of(log: &SealedLog) -> Result<Self, MigrateError> {
+        Ok(Self {
+            replication: log.replication_now()?,
+            last_sequence: log.last_sequence(),
+            entries_by_epoch: log.entries_by_epoch(),
+            acknowledged: log.acknowledged(),
+        })
+    }
+
+    fn object(&self) -> Value {
+        let Replication { leader, wanted, current, .. } = &self.replication;
+        let epochs = self.entries_by_epoch.iter();
+        let epochs: Map<String, Value> =
+            epochs.map(|(epoch, count)| (epoch.to_string(), (*count).into())).collect();
+        let nodes = self.acknowledged.iter();
+        let nodes: Map<String, Value> =
+            nodes.map(|(node, version)| (node.to_string(), (*version).into())).collect();
+        json!({
+            "leader": leader,
+            "replicas": {"wanted": wanted, "current": current},
+            "last_stream_sequence": self.last_sequence,
+            "entries_by_epoch": epochs,
+            "keyring_acknowledged": nodes,
+        })
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let Replication { leader, wanted, current, .. } = &self.replication;
+        let acknowledged: Vec<String> =
+            self.acknowledged.iter().map(|(node, version)| format!("{node} {version}")).collect();
+        vec![
+            row("leader", leader.as_deref().unwrap_or(if *wanted == 1 { "the only server" } else { "none" })),
+            row("replicas", format!("{current} of {wanted} current")),
+            row("stream", format!("last sequence {}", self.last_sequence)),
+            row(
+                "keyring of",
+                if acknowledged.is_empty() { "nobody yet".to_owned() } else { acknowledged.join(", ") },
+            ),
+        ]
+    }
 }
 
 /// Counts per kind, for programs.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use unibus_keyfile::error::KeyError;
+use unibus_keyfile::error::{ErrorClass, KeyError};
 use unibus_keyfile::id::ClusterId;
 use unibus_keyfile::node_key::NodeKeyFile;
 use unibus_store::archive::{Recipient, Snapshot, Unlocked, Verified};
@@ -14,10 +14,11 @@ use unibus_store::record::{Kind, Record, RecordBytes, RecordId};
 use unibus_store::store::{Census, ExportSink, Position, Store};
 
 use crate::cli::{KeyArgs, RecoveryArgs, VerifyArgs};
-use crate::error::{EXIT_NOT_PROVEN, MigrateError};
+use crate::error::{EXIT_NOT_PROVEN, MigrateError, exit_of};
 use crate::keys::{self, Recovery};
-use crate::open::{Location, Sealed, source_keys};
+use crate::open::{Given, Sealed, Unsound, source_keys};
 use crate::output::{Answer, Output, Progress, row};
+use crate::quarantine::{entries_lines, entries_object};
 use crate::snapshot::{describe, failed, open_snapshot, readers};
 use crate::source::StoreUrl;
 
@@ -27,7 +28,7 @@ use crate::source::StoreUrl;
 /// What is wrong, by name.
 pub fn run(args: &VerifyArgs, output: Output) -> Result<Answer, MigrateError> {
     match &args.store {
-        StoreUrl::Sqlcipher(path) => sealed(args, output, path),
+        StoreUrl::Sqlcipher(_) | StoreUrl::Kv(_) => sealed(args, output),
         StoreUrl::Snapshot(path) => snapshot(args, output, path),
         StoreUrl::Sqlite(_) => {
             let hint = "nothing protects a plaintext database, so nothing in it can be verified; `status` counts its rows";
@@ -37,16 +38,19 @@ pub fn run(args: &VerifyArgs, output: Output) -> Result<Answer, MigrateError> {
     }
 }
 
-fn sealed(args: &VerifyArgs, output: Output, path: &Path) -> Result<Answer, MigrateError> {
-    let keys = source_keys(&args.keys, &args.recovery, path)?;
+fn sealed(args: &VerifyArgs, output: Output) -> Result<Answer, MigrateError> {
+    let keys = source_keys(&args.keys, &args.recovery, &args.store)?;
     let progress = output.progress("prove", None);
-    let opened = Sealed::open(Location::from_args(path, &args.keys), keys)?;
-    let report = opened.store.verify()?;
+    let opened = Sealed::of(&args.store, Given::of(&args.keys), keys, Unsound::SetAside, "verify")?;
+    if !opened.quarantined.is_empty() {
+        return unsound(args, &opened);
+    }
+    let report = opened.store().verify()?;
     progress.finish();
     let (position, census) = (report.position, report.census);
-    let beside = || path.parent().unwrap_or(Path::new("")).join("blobs");
+    let beside = || args.store.file().and_then(Path::parent).unwrap_or(Path::new("")).join("blobs");
     let folder = args.store_dir.clone().unwrap_or_else(beside);
-    let checked = blobs(output, &opened.store, census.blobs, &folder)?;
+    let checked = blobs(output, opened.store(), census.blobs, &folder)?;
     let object = json!({
         "command": "verify",
         "store": args.store.to_string(),
@@ -58,7 +62,7 @@ fn sealed(args: &VerifyArgs, output: Output, path: &Path) -> Result<Answer, Migr
         "records": census.total(),
         "dangling": report.dangling,
         "blobs_checked": checked,
-        "epochs": crate::status::epochs(opened.store.keyring()),
+        "epochs": crate::status::epochs(&opened.keyring),
         "freshness": opened.freshness.as_str(),
     });
     let mut lines = vec![
@@ -84,6 +88,33 @@ fn sealed(args: &VerifyArgs, output: Output, path: &Path) -> Result<Answer, Migr
         answer.lines.push(row("blobs", format!("{checked}, each opened and compared with its record")));
     }
     Ok(answer)
+}
+
+/// A log of which not everything is sound: all that is not, by sequence.
+fn unsound(args: &VerifyArgs, opened: &Sealed) -> Result<Answer, MigrateError> {
+    let census = opened.census()?;
+    let object = json!({
+        "command": "verify",
+        "store": args.store.to_string(),
+        "verified": false,
+        "unsound": entries_object(&opened.quarantined),
+        "lineage": opened.keyring.lineage().to_string(),
+        "entries": crate::status::entries(&census),
+        "records": census.total(),
+        "epochs": crate::status::epochs(&opened.keyring),
+    });
+    let mut lines = vec![
+        row("not sound", args.store.to_string()),
+        row(
+            "readable",
+            format!(
+                "{} records; `snapshot` and `copy` take them along and leave the rest out",
+                census.total()
+            ),
+        ),
+    ];
+    lines.extend(entries_lines(&opened.quarantined));
+    Ok(Answer { object, lines, exit: exit_of(ErrorClass::Tampered) })
 }
 
 /// Opens every blob and holds it against its record; gives how many. A folder that is not there is not made.

@@ -31,6 +31,7 @@ mod view;
 mod wire;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -38,7 +39,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 use unibus_keyfile::durable::{LockFile, Sync};
-use unibus_keyfile::id::Sequence;
+use unibus_keyfile::id::{Epoch, NodeName, Sequence};
 use unibus_keyfile::keyring::{CarriedOver, Keyring};
 use unibus_keyfile::nodeset::Nodeset;
 use unibus_keyfile::witness::{Witness, WitnessSealer};
@@ -59,7 +60,7 @@ pub use self::{
     salvage::Quarantined,
     stream::STREAM,
 };
-use crate::{error::StoreError, record::Timestamp};
+use crate::{error::StoreError, record::Timestamp, store::Census};
 
 /// Threads of a log: one reads what comes, one writes.
 const THREADS: usize = 2;
@@ -330,6 +331,30 @@ impl SealedLog {
     #[must_use]
     pub fn last_sequence(&self) -> u64 {
         self.shared.sequence()
+    }
+
+    /// Whether there ever was an entry of a record: then nothing can be imported.
+    #[must_use]
+    pub fn ever_held_a_record(&self) -> bool {
+        self.shared.state().ever_held_a_record()
+    }
+
+    /// How many records of each kind there are.
+    #[must_use]
+    pub fn census(&self) -> Census {
+        self.shared.state().census()
+    }
+
+    /// How many records, tombstones and control entries have their last entry under each epoch.
+    #[must_use]
+    pub fn entries_by_epoch(&self) -> BTreeMap<Epoch, u64> {
+        self.shared.state().epochs().clone()
+    }
+
+    /// The keyring version that each node has acknowledged last.
+    #[must_use]
+    pub fn acknowledged(&self) -> BTreeMap<NodeName, u64> {
+        self.shared.documents().acknowledged.clone()
     }
 
     /// Whether an import was begun and not ended.

@@ -33,7 +33,7 @@ impl EmptyStore {
         let records = opened.census()?.total();
         drop(opened);
         if records > 0 {
-            return Err(MigrateError::NotEmpty { path: database, records });
+            return Err(MigrateError::NotEmpty { store: database.display().to_string(), records });
         }
         let path = beside(&database, ".lock");
         match LockFile::try_exclusive(&path)? {

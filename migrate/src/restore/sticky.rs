@@ -7,15 +7,16 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use unibus_keyfile::id::Epoch;
+use unibus_keyfile::node_key::NodeKeyFile;
 use unibus_store::error::StoreError;
 use unibus_store::record::{Endpoint, Record, RecordId, RoomId, SignPub, Timestamp, UserStatus};
 use unibus_store::sqlcipher::Keys;
-use unibus_store::store::{Census, ExportSink, Position, Store};
+use unibus_store::store::{Census, ExportSink, Position};
 
 use crate::cli::RestoreArgs;
 use crate::clock;
 use crate::error::MigrateError;
-use crate::open::{Location, Sealed, Target, last_epoch, recovery_keys};
+use crate::open::{Given, Sealed, Unsound, last_epoch, recovery_keys};
 use crate::output::row;
 use crate::source::StoreUrl;
 
@@ -25,6 +26,8 @@ pub(super) struct Sticky {
     revoked: HashMap<SignPub, Option<Timestamp>>,
     superseded: Option<Superseded>,
     last_epoch: Option<Epoch>,
+    /// Entries of the superseded log that could not be read.
+    unsound: usize,
 }
 
 /// Rooms and members of the store that is being replaced, as keyed hashes of 64 bits: for a million members some ten
@@ -49,29 +52,30 @@ impl Superseded {
 
 impl Sticky {
     /// Reads the superseded store and the file of revoked keys.
-    pub(super) fn gather(args: &RestoreArgs, target: &Target) -> Result<Self, MigrateError> {
+    pub(super) fn gather(args: &RestoreArgs, own: &Arc<NodeKeyFile>) -> Result<Self, MigrateError> {
         let mut sticky = Self::default();
         if let Some(path) = &args.revoked {
             sticky.read_file(path)?;
         }
         let Some(url) = &args.supersede else { return Ok(sticky) };
-        let StoreUrl::Sqlcipher(path) = url else {
+        if !matches!(url, StoreUrl::Sqlcipher(_) | StoreUrl::Kv(_)) {
             let hint =
                 "give the encrypted store that is being replaced; a list of keys goes into --revoked FILE";
             let (role, command) = ("the superseded store", "restore");
             return Err(MigrateError::Role { url: url.clone(), role, command, hint });
-        };
-        let keys = recovery_keys(&args.recovery)?.unwrap_or_else(|| Keys::Node(Arc::clone(&target.own)));
-        let location = Location::of(path, args.supersede_nodeset.as_ref(), args.supersede_state_dir.as_ref());
-        let opened = Sealed::open(location, keys)?;
-        let (source_cluster, target_cluster) = (*opened.store.keyring().cluster(), *target.own.cluster());
+        }
+        let keys = recovery_keys(&args.recovery)?.unwrap_or_else(|| Keys::Node(Arc::clone(own)));
+        // What is sound of a log that is replaced because it is not still says who was revoked.
+        let opened = Sealed::of(url, Given::of_superseded(args), keys, Unsound::SetAside, "restore")?;
+        let (source_cluster, target_cluster) = (*opened.keyring.cluster(), *own.cluster());
         if source_cluster != target_cluster {
             return Err(MigrateError::OtherCluster { source_cluster, target_cluster });
         }
+        sticky.unsound = opened.quarantined.len();
         let mut sink = Gather { revoked: &mut sticky.revoked, superseded: Superseded::default() };
-        opened.store.export(&mut sink)?;
+        opened.store().export(&mut sink)?;
         sticky.superseded = Some(sink.superseded);
-        sticky.last_epoch = Some(last_epoch(opened.store.keyring()));
+        sticky.last_epoch = Some(last_epoch(&opened.keyring));
         Ok(sticky)
     }
 
@@ -108,12 +112,16 @@ impl Sticky {
     pub(super) fn text(&self) -> String {
         let members = self.superseded.as_ref().map_or(0, |superseded| superseded.members.len());
         let rooms = self.superseded.as_ref().map_or(0, |superseded| superseded.rooms.len());
-        match (self.revoked.len(), self.superseded.is_some()) {
+        let text = match (self.revoked.len(), self.superseded.is_some()) {
             (0, false) => "none given".to_owned(),
             (revoked, false) => format!("{revoked} revoked keys"),
             (revoked, true) => {
                 format!("{revoked} revoked keys; members as in {rooms} rooms with {members} members")
             }
+        };
+        match self.unsound {
+            0 => text,
+            count => format!("{text}; {count} entries of the superseded log are not sound and say nothing"),
         }
     }
 

@@ -40,9 +40,9 @@ fn words_that_make_no_sense_are_refused() {
         &world,
         &[
             Case {
-                words: "copy --from kv:nats://x:1 --to sqlcipher:a",
+                words: "copy --from nats://x:1 --to sqlcipher:a",
                 code: 2,
-                says: "unknown kind of store `kv`",
+                says: "unknown kind of store `nats`",
             },
             Case { words: "copy --from old.db --to sqlcipher:a", code: 2, says: "sqlcipher:old.db" },
             Case { words: "copy --from sqlite: --to sqlcipher:a", code: 2, says: "names no file" },

@@ -81,8 +81,7 @@ impl Backend for SealedLog {
         self.shared.set_importing(true);
         let done = self.import_between_marks(records, nonce_floor);
         self.shared.set_importing(false);
-        done?;
-        self.current_position()
+        done
     }
 
     fn verify_all(&self) -> Result<VerifyReport, StoreError> {
@@ -203,7 +202,7 @@ impl SealedLog {
     }
 
     /// Reads the whole stream anew, beside the view, and holds both against each other.
-    async fn read_again(&self) -> Result<VerifyReport, LogError> {
+    pub(super) async fn read_again(&self) -> Result<VerifyReport, LogError> {
         let seen = self.shared.sequence();
         let documents = self.shared.documents().clone();
         let lineage = *documents.keyring.lineage();

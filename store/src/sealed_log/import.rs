@@ -6,21 +6,23 @@
 use super::SealedLog;
 use super::entry::Content;
 use super::writer::Work;
+use crate::backend::Backend;
 use crate::domain::{Change, ImportOrder, View};
 use crate::error::StoreError;
 use crate::record::{RecordBytes, RecordId, Timestamp};
-use crate::store::ImportRecords;
+use crate::store::{ImportRecords, Position};
 
 /// Entries of one batch: fewer batches cost less, larger ones more memory.
 const BATCH: usize = 500;
 
 impl SealedLog {
-    /// Imports. An error leaves the mark of an import that is under way.
+    /// Imports, reads everything back, and says where the log stands then. An error leaves the mark of an import that is
+    /// under way.
     pub(super) fn import_between_marks(
         &self,
         records: &mut ImportRecords<'_>,
         nonce_floor: Option<Timestamp>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Position, StoreError> {
         let mut order = ImportOrder::default();
         let mut passed: Option<RecordId> = None;
         self.do_now(Work::Control(Content::Import { open: true }))?;
@@ -46,7 +48,16 @@ impl SealedLog {
         if let Some(at) = nonce_floor {
             self.do_now(Work::Control(Content::NonceFloor(at)))?;
         }
-        self.do_now(Work::Control(Content::Import { open: false }))
+        let read = self.blocking(self.read_again())??.position;
+        let position = self.current_position()?;
+        if read.digest != position.digest {
+            return Err(StoreError::Tampered {
+                what: "the records read back as others than were written".into(),
+            });
+        }
+        // From here on others write, too.
+        self.do_now(Work::Control(Content::Import { open: false }))?;
+        Ok(position)
     }
 
     /// What makes the records behind `after`, as far as `up_to` or to the end, into those of `piece`.

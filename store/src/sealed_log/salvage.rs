@@ -19,6 +19,14 @@ pub struct Quarantined {
     pub what: String,
 }
 
+impl Quarantined {
+    /// What concerns the whole log.
+    #[must_use]
+    pub const fn of_all(what: String) -> Self {
+        Self { sequence: Sequence(0), what }
+    }
+}
+
 /// What was set aside.
 #[derive(Debug, Default)]
 pub(super) struct Aside {
