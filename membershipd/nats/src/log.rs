@@ -16,8 +16,10 @@ pub(crate) const LINE_BYTES: usize = 2048;
 /// What a line of the log means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Finding {
-    /// It listens.
+    /// It listens for clients.
     Ready,
+    /// It listens for other servers.
+    Routes,
     /// It encrypts.
     Encrypts(Cipher),
     /// It encrypts in a way that this program does not know.
@@ -80,6 +82,9 @@ fn read_bare(line: &str) -> Option<Finding> {
 fn read_info(message: &str) -> Option<Finding> {
     if message == "Server is ready" {
         return Some(Finding::Ready);
+    }
+    if message.starts_with("Listening for route connections on ") {
+        return Some(Finding::Routes);
     }
     let name = message.strip_prefix("Encryption:")?.trim();
     let known = [Cipher::Aes, Cipher::ChaCha].into_iter().find(|cipher| name == cipher.name_in_log());

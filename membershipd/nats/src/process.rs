@@ -82,6 +82,7 @@ struct Watched {
     listens_on: Vec<(&'static str, std::net::SocketAddr)>,
     server_name: String,
     cipher: Option<Cipher>,
+    is_cluster: bool,
     store_dir: PathBuf,
     lock: PathBuf,
 }
@@ -125,6 +126,7 @@ impl Process {
             listens_on: launch.config.listens_on(),
             server_name: launch.config.server_name.as_str().to_owned(),
             cipher: launch.config.jetstream_cipher.as_ref().map(|(cipher, _)| *cipher),
+            is_cluster: launch.config.cluster.is_some(),
             store_dir: launch.config.store_dir.clone(),
             lock,
         };
@@ -164,32 +166,32 @@ impl Process {
         let ready = self.wait_started(deadline, within);
         if ready.is_err() {
             self.signal(Signal::Kill);
-            while self.ended.is_none() && self.next(None).is_some() {}
+            let _ended = self.wait_end(LAST_WORDS.saturating_mul(10));
         }
         ready
     }
 
     fn wait_started(&mut self, deadline: Instant, within: Duration) -> Result<(), NatsError> {
-        let mut encrypts = None;
-        loop {
+        let (mut encrypts, mut clients, mut routes) = (None, false, !self.config.is_cluster);
+        // It listens for routes last, and ends when it cannot.
+        while !(clients && routes) {
             match self.next(Some(deadline)) {
                 Some(Event::Found(Finding::Encrypts(cipher), _)) => encrypts = Some(cipher),
-                Some(Event::Found(Finding::Ready, _)) => break,
+                Some(Event::Found(Finding::Ready, _)) => clients = true,
+                Some(Event::Found(Finding::Routes, _)) => routes = true,
                 Some(Event::Found(..)) => {}
                 Some(Event::Ended(status)) => return Err(self.why_ended(status)),
-                None | Some(Event::Interrupted) => {
-                    return Err(NatsError::NotReady { waited: within, line: self.log.last() });
-                }
+                None | Some(Event::Interrupted) => return Err(self.not_ready(within)),
             }
         }
         if let Some(wanted) = self.config.cipher.filter(|wanted| encrypts != Some(*wanted)) {
             return Err(NatsError::NotEncrypting { wanted: wanted.name_in_log() });
         }
         if !self.greets(deadline) {
-            // It may have ended meanwhile, for a reason that says more.
-            return Err(match self.take_end() {
+            // It may be ending, for a reason that says more.
+            return Err(match self.wait_end(LAST_WORDS) {
                 Some(status) => self.why_ended(status),
-                None => NatsError::NotReady { waited: within, line: self.log.last() },
+                None => self.not_ready(within),
             });
         }
         // What it found out while it was asked; a wrong key is told before it is ready.
@@ -199,12 +201,15 @@ impl Process {
         }
     }
 
+    fn not_ready(&self, waited: Duration) -> NatsError {
+        NatsError::NotReady { waited, line: self.log.last() }
+    }
+
     /// Waits until it has ended.
     pub fn wait_end(&mut self, within: Duration) -> Option<ExitStatus> {
         let deadline = Instant::now() + within;
         while self.ended.is_none() {
             match self.next(Some(deadline)) {
-                Some(Event::Interrupted) => {}
                 Some(_) => {}
                 None => return None,
             }
@@ -270,7 +275,7 @@ impl Process {
     fn error_of(&self, finding: &Finding, line: &str) -> Option<NatsError> {
         let line = log::message(line).to_owned();
         Some(match finding {
-            Finding::Ready | Finding::Encrypts(_) => return None,
+            Finding::Ready | Finding::Routes | Finding::Encrypts(_) => return None,
             Finding::EncryptsOtherwise => {
                 NatsError::NotEncrypting { wanted: self.config.cipher.map_or("none", Cipher::name_in_log) }
             }
@@ -434,7 +439,7 @@ fn next_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> bool {
 fn forward(line: &str) {
     let message = log::message(line);
     match log::level(line) {
-        // A hash of the password would be as plain to whoever can read this process.
+        // The route password, which goes through a pipe and lies on no disk.
         Level::Warning if message.starts_with("Plaintext passwords detected") => {}
         Level::Warning => tracing::warn!(target: "nats_server", "{message}"),
         Level::Error | Level::Fatal => tracing::error!(target: "nats_server", "{message}"),

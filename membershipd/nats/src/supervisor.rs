@@ -102,8 +102,8 @@ impl Status {
 pub struct Supervisor {
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    // Held for as long as the supervisor, also when it does not start the server again.
-    _folder: Arc<Folder>,
+    // Held until it is stopped, also when it does not start the server again.
+    folder: Mutex<Option<Arc<Folder>>>,
 }
 
 impl Supervisor {
@@ -129,7 +129,7 @@ impl Supervisor {
             let _panicked = thread.join();
             return Err(error);
         }
-        Ok(Self { shared, thread: Mutex::new(Some(thread)), _folder: folder })
+        Ok(Self { shared, thread: Mutex::new(Some(thread)), folder: Mutex::new(Some(folder)) })
     }
 
     /// How it is now.
@@ -153,7 +153,7 @@ impl Supervisor {
         inner.status.clone()
     }
 
-    /// Ends nats-server in order and waits for its end. A second call does nothing.
+    /// Ends nats-server in order, waits for its end, and lets go of its folder. A second call does nothing.
     pub fn stop(&self) {
         {
             let mut inner = self.shared.lock();
@@ -165,6 +165,7 @@ impl Supervisor {
         }
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         let _panicked = thread.map(JoinHandle::join);
+        drop(self.folder.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 

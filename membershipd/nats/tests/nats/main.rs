@@ -1,4 +1,7 @@
 //! The supervised nats-server, on the real one.
 
 mod bench;
+mod hazards;
 mod process;
+mod secrets;
+mod supervisor;
