@@ -61,8 +61,11 @@ impl Objects {
         runtime: Handle,
         bucket: BucketUse,
     ) -> Result<Self, BlobError> {
-        let context =
-            jetstream::context::ContextBuilder::new().timeout(LIMIT).ack_timeout(LIMIT).build(client.clone());
+        let context = {
+            // It begins a task of its own.
+            let _within = runtime.enter();
+            jetstream::context::ContextBuilder::new().timeout(LIMIT).ack_timeout(LIMIT).build(client.clone())
+        };
         let api = Api::new(client, runtime);
         bucket::open(&api, bucket)?;
         Ok(Self { api, context })
@@ -83,8 +86,11 @@ impl Objects {
             upload.finish()?;
             Ok(blob)
         });
-        stored.inspect_err(|_| {
-            let _an_orphan_otherwise = self.remove(&name);
+        stored.inspect_err(|error| {
+            // Nobody would answer that either: what was stored is an orphan.
+            if !matches!(error, BlobError::Unavailable { .. }) {
+                let _an_orphan_otherwise = self.remove(&name);
+            }
         })
     }
 
