@@ -328,3 +328,6 @@ impl Text {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

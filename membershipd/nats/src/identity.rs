@@ -99,6 +99,7 @@ impl fmt::Debug for InternalIdentity {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests damage files on purpose")]
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;

@@ -111,6 +111,7 @@ fn parse(text: &str) -> Option<(u32, u32, u32)> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests damage files on purpose")]
 mod tests {
     use super::*;
 

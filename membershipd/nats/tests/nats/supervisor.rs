@@ -141,9 +141,9 @@ fn stop_ends_it_in_order_and_drop_does_too() {
         let supervisor = bench.supervise().unwrap();
         let pid = supervisor.status().pid.unwrap();
         if in_cluster {
-            supervisor.stop()
+            supervisor.stop();
         } else {
-            drop(supervisor)
+            drop(supervisor);
         }
         assert!(!lives(pid));
         let said = if in_cluster { "Entering lame duck mode" } else { "Trapped \"terminated\" signal" };
