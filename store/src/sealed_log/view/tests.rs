@@ -288,3 +288,19 @@ fn nothing_that_is_printed_shows_a_record() {
     take(&mut state, &history.log[0]);
     assert_eq!(format!("{state:?}"), "State { sequence: 1, unsettled: None, .. }");
 }
+
+#[test]
+fn nobody_is_authorized_by_records_that_are_not_of_one_moment() {
+    let history = History::of(&[]);
+    let (mut state, mut digest) = (State::new(history.hasher()), StateDigest::EMPTY);
+    let id = RecordId::User(sign(1));
+    let user = RecordBytes::assemble(&id, fixture::user(1).encode().body()).unwrap();
+    digest.add(&history.hasher().hash(user.as_bytes()));
+    let content = Content::Record { id, bytes: Some(user) };
+    let opened = Opened { content, digest_after: digest, epoch: Epoch::FIRST, hash: None };
+    state.apply(1, Item::Entry(opened)).unwrap();
+    assert!(domain::is_authorized(&state, &sign(1)));
+    // What is missing at 2 may be the revocation.
+    state.apply(3, Item::Document(DocumentName::Keyring)).unwrap();
+    assert!(!domain::is_authorized(&state, &sign(1)));
+}
