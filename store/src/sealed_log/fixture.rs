@@ -3,7 +3,7 @@
 use unibus_keyfile::id::{Lineage, NodeName, UnixTime};
 use unibus_keyfile::keyring::{Keyring, Secrets};
 use unibus_keyfile::node_key::NodeKeyFile;
-use unibus_keyfile::nodeset::{Nodeset, Plan};
+use unibus_keyfile::nodeset::Plan;
 use unibus_keyfile::operator_key::OperatorKey;
 
 use super::entry::Codec;
@@ -14,8 +14,6 @@ use crate::record::{
 
 /// A keyring of a lineage of its own, and a codec over it.
 pub(super) struct Keys {
-    pub(super) nodeset: Nodeset,
-    pub(super) node: NodeKeyFile,
     pub(super) keyring: Keyring,
     pub(super) secrets: Secrets,
 }
@@ -23,11 +21,11 @@ pub(super) struct Keys {
 impl Keys {
     pub(super) fn new() -> Self {
         let operator = OperatorKey::generate();
-        let node = NodeKeyFile::generate(self::node("alpha"), operator.cluster_id());
+        let alpha = NodeKeyFile::generate(node("alpha"), operator.cluster_id());
         let now = UnixTime::from_seconds(1_800_000_000);
-        let nodeset = Plan::first(&operator).with_node(node.member(now)).sign(&operator).unwrap();
-        let (keyring, secrets) = Keyring::create(&nodeset, &node, Lineage::random(), None, now).unwrap();
-        Self { nodeset, node, keyring, secrets }
+        let nodeset = Plan::first(&operator).with_node(alpha.member(now)).sign(&operator).unwrap();
+        let (keyring, secrets) = Keyring::create(&nodeset, &alpha, Lineage::random(), None, now).unwrap();
+        Self { keyring, secrets }
     }
 
     pub(super) fn codec(&self) -> Codec {

@@ -150,7 +150,8 @@ impl History {
 
     /// How many messages a stream holds that was written up to there.
     pub(super) fn names(&self, written: usize) -> u64 {
-        self.log[..written].iter().map(|message| &message.name).collect::<BTreeSet<_>>().len() as u64
+        let names: BTreeSet<_> = self.log[..written].iter().map(|message| &message.name).collect();
+        names.len().try_into().unwrap()
     }
 
     pub(super) fn digest_of(&self, records: &Records) -> StateDigest {
@@ -181,7 +182,8 @@ impl History {
             Step::Heartbeat(is_first) => {
                 let node = node(if *is_first { "alpha" } else { "beta" });
                 let keyring_hash = DocumentHash::from_bytes([1; 32]);
-                let heartbeat = Heartbeat { at: at(first as i64), keyring_version: 1, keyring_hash };
+                let heartbeat =
+                    Heartbeat { at: at(first.try_into().unwrap()), keyring_version: 1, keyring_hash };
                 next.heartbeats.insert(node.clone(), (first, heartbeat));
                 contents.push(Content::Heartbeat { node, heartbeat });
             }

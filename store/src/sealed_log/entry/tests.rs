@@ -232,6 +232,9 @@ fn an_authentic_entry_under_the_name_of_another_is_refused() {
     assert_eq!(open(&codec, &planted), Err(EntryError::Malformed("name")));
 }
 
+/// Kind, operation, identity, record, and what is wrong with it.
+type Case<'a> = (u8, Operation, &'a [u8], Vec<u8>, &'a str);
+
 #[test]
 fn what_is_authentic_and_yet_malformed_is_named() {
     use Operation::{Put, Tombstone};
@@ -249,7 +252,7 @@ fn what_is_authentic_and_yet_malformed_is_named() {
         bytes[index] = byte;
         bytes
     };
-    let cases: Vec<(u8, Operation, &[u8], Vec<u8>, &str)> = vec![
+    let cases: Vec<Case<'_>> = vec![
         (0, Put, b"x", vec![1], "kind"),
         (6, Put, &user, user_body.clone(), "kind"),
         (63, Put, b"", vec![1], "kind"),

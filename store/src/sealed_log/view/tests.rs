@@ -101,7 +101,7 @@ proptest! {
                 }
             }
             if stream.last().is_some_and(|last| last.sequence == state.sequence()) {
-                prop_assert_eq!(state.names(), stream.len() as u64, "each message is a name");
+                prop_assert_eq!(usize::try_from(state.names()).unwrap(), stream.len(), "each message is a name");
             }
         }
         assert_is_at(&state, &history, history.log.len());
