@@ -233,7 +233,7 @@ fn an_authentic_entry_under_the_name_of_another_is_refused() {
 }
 
 /// Kind, operation, identity, record, and what is wrong with it.
-type Case<'a> = (u8, Operation, &'a [u8], Vec<u8>, &'a str);
+type Case<'a> = (u8, Operation, &'a [u8], Vec<u8>, &'static str);
 
 #[test]
 fn what_is_authentic_and_yet_malformed_is_named() {
