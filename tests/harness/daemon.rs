@@ -110,6 +110,14 @@ impl Daemon {
         self.child.wait().unwrap();
     }
 
+    /// Waits for its end and gives its exit code.
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    pub fn wait(&mut self) -> Option<i32> {
+        wait::until("membershipd to end", || self.child.try_wait().unwrap()).code()
+    }
+
     /// Asks it to end (signal 15) and gives its exit code.
     ///
     /// # Panics

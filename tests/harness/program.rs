@@ -89,6 +89,13 @@ impl Program {
         self
     }
 
+    /// Takes an environment variable away again.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        self.command.env_remove(name);
+        self
+    }
+
     /// Runs in that folder.
     #[must_use]
     pub fn within(mut self, folder: &Path) -> Self {
