@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use unibus_tests::Program;
 
-/// The oldest version with per-message time to live, which the bus needs.
-const OLDEST: (u32, u32) = (2, 11);
+/// The oldest version with atomic batches, which the sealed log needs.
+const OLDEST: (u32, u32) = (2, 12);
 
 fn nats_server() -> PathBuf {
     if let Some(chosen) = std::env::var_os("NATS_SERVER_BIN") {

@@ -272,6 +272,11 @@ impl Cluster {
         self.nodes[index].wipe();
     }
 
+    /// Gives a server that was ended another key for nats-server's own encryption.
+    pub fn set_server_key(&mut self, index: usize, key: [u8; 32]) {
+        self.nodes[index].set_server_key(key);
+    }
+
     /// Reads the folder of a server, running or not.
     #[must_use]
     pub fn save(&self, index: usize) -> Contents {

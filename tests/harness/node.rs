@@ -124,6 +124,12 @@ impl Node {
         self.folder.join("js")
     }
 
+    /// Its key for nats-server's own encryption, used when the cluster has a cipher.
+    #[must_use]
+    pub const fn server_key(&self) -> &[u8; 32] {
+        &self.server_key
+    }
+
     /// Its whole log so far, as it wrote it.
     #[must_use]
     pub fn log(&self) -> String {
@@ -210,6 +216,11 @@ impl Node {
             assert!(std::thread::panicking(), "{} did not end in {DEADLINE:?}", self.name);
         }
         drop(folder);
+    }
+
+    pub(crate) fn set_server_key(&mut self, key: [u8; 32]) {
+        assert!(self.process.is_none(), "{} runs", self.name);
+        self.server_key = key;
     }
 
     pub(crate) fn wipe(&self) {

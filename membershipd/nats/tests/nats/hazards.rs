@@ -182,8 +182,10 @@ fn a_supervisor_does_not_take_a_folder_on_which_a_nats_server_still_runs() {
     bench.supervise().unwrap().stop();
     let lock = bench.store_dir().join(unibus_nats::folder::CHILD_LOCK);
     let held = unibus_keyfile::durable::LockFile::try_exclusive(&lock).unwrap().unwrap();
+    let before = bench.log();
     let refused = bench.supervise().unwrap_err();
     assert!(matches!(&refused, NatsError::Locked { path } if *path == lock), "{refused:?}");
+    assert_eq!(bench.log(), before, "it came as far as the guard");
     drop(held);
     bench.supervise().unwrap().stop();
 }
