@@ -1,4 +1,4 @@
-//! Sealed blobs (SPEC store, sections 7 and 8.7): in a folder, or in an object store of the log's JetStream account.
+//! Sealed blobs (SPEC store, sections 7 and 8.8): in a folder, or in an object store of the log's JetStream account.
 //!
 //! Each content is sealed under a random key of its own, which only the blob's record keeps, and stored under a random
 //! name, which only that record keeps, too. So rotation never rewrites a blob, and forgetting the record forgets the

@@ -1,4 +1,4 @@
-//! Reader of the plaintext `sqlite:` source (SPEC store, section 8).
+//! Reader of the plaintext `sqlite:` source (SPEC store, section 9).
 //!
 //! The source is never changed: not its file, not its WAL, not its journal. Records come one at a time, in canonical
 //! order; a row that is no valid record is handed over as such, by table and row number,
@@ -145,7 +145,7 @@ impl PlaintextError {
                 "an encrypted store is named `sqlcipher:PATH`, a snapshot `snapshot:PATH`"
             }
             Self::NoTable { .. } | Self::NoColumn { .. } => {
-                "the source format is in store/SPEC.md, section 8; rename tables or columns in a copy, or by views \
+                "the source format is in store/SPEC.md, section 9; rename tables or columns in a copy, or by views \
                  turned into tables"
             }
             Self::Io { .. } | Self::Sqlite { .. } | Self::File(_) => {

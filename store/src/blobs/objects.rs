@@ -1,4 +1,4 @@
-//! Sealed blobs as objects of a JetStream object store (SPEC store, section 8.7).
+//! Sealed blobs as objects of a JetStream object store (SPEC store, section 8.8).
 //!
 //! The layout is that of every object store, so that its tools can list and fetch what lies there. Only the parts are
 //! read here, by their subject, one after the other: what the object's description says is believed by nobody, and no

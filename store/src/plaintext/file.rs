@@ -1,5 +1,5 @@
 //! The files of a plaintext source: what they are before and after, and how SQLite may open them without a
-//! byte of them changing (SPEC store, section 8.2).
+//! byte of them changing (SPEC store, section 9.2).
 
 use std::fs::File;
 use std::io::Read;

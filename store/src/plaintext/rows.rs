@@ -1,4 +1,4 @@
-//! Rows of the source, made into records or refused one by one (SPEC store, section 8.3).
+//! Rows of the source, made into records or refused one by one (SPEC store, section 9.3).
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -453,7 +453,7 @@ mod tests {
     #[test]
     fn tables_and_columns_are_those_of_the_specification() {
         let spec = include_str!("../../SPEC.md");
-        let section = spec.split("### 8.1 Tables").nth(1).unwrap().split("### 8.2").next().unwrap();
+        let section = spec.split("### 9.1 Tables").nth(1).unwrap().split("### 9.2").next().unwrap();
         for table in &TABLES {
             let rows = section.split(&format!("| `{}` |", table.name)).nth(1).unwrap();
             let next = rows.find("\n| `").unwrap_or(rows.len());

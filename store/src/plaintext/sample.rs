@@ -1,4 +1,4 @@
-//! Writes invented plaintext sources of any size, for trials and benchmarks (SPEC store, section 8.1).
+//! Writes invented plaintext sources of any size, for trials and benchmarks (SPEC store, section 9.1).
 //!
 //! This is the one place that writes control records in clear, and it writes the *source* format only: what it
 //! makes cannot be opened as a store.
@@ -18,7 +18,7 @@ use unibus_keyfile::durable;
 
 use super::{PlaintextError, RowCounts};
 
-/// Tables of the source format (SPEC store, section 8.1).
+/// Tables of the source format (SPEC store, section 9.1).
 pub const SCHEMA: &str = "\
 CREATE TABLE users (
   sign_pub TEXT PRIMARY KEY,

@@ -6,14 +6,14 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-pub struct Server {
+pub(crate) struct Server {
     folder: TempDir,
     child: Child,
-    pub url: String,
+    pub(crate) url: String,
 }
 
 impl Server {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let binary = std::env::var_os("NATS_SERVER_BIN").expect("no nats-server: run `cargo xtask test`");
         let folder = TempDir::new().unwrap();
         let mut child = Command::new(PathBuf::from(binary))
@@ -41,11 +41,11 @@ impl Server {
     }
 
     /// What the server keeps.
-    pub fn store(&self) -> &Path {
+    pub(crate) fn store(&self) -> &Path {
         self.folder.path()
     }
 
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();
     }

@@ -1,5 +1,5 @@
 //! The object store's stream: its name, its settings, and what a server may not have changed about them
-//! (SPEC store, section 8.7).
+//! (SPEC store, section 8.8).
 
 use serde_json::{Map, Value, json};
 
