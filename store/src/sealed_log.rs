@@ -25,6 +25,8 @@ mod options;
 mod replay;
 mod salvage;
 mod shared;
+#[cfg(test)]
+mod spec;
 mod stream;
 mod transaction;
 mod view;

@@ -136,6 +136,25 @@ mod tests {
     }
 
     #[test]
+    fn the_settings_are_those_of_the_specification() {
+        let spec = include_str!("../../../SPEC.md");
+        let section = spec.split_once("\n### 8.1 Streams\n").unwrap().1.split("\n#").next().unwrap();
+        let mut wanted = settings(1);
+        for row in section.lines().filter(|line| line.starts_with("| `")) {
+            let cells: Vec<String> =
+                row.trim_matches('|').split('|').map(|cell| cell.trim().replace('`', "")).collect();
+            let [names, _, _, blobs, _] = cells.as_slice() else { continue };
+            for name in names.split(", ") {
+                let found = wanted.remove(name).unwrap_or(json!(false));
+                let found = found.as_str().map_or(found.to_string(), str::to_owned);
+                assert!(found == *blobs || name == REPLICAS, "{name}: {found}, {blobs}");
+            }
+        }
+        let rest: Vec<_> = wanted.keys().map(String::as_str).collect();
+        assert_eq!(rest, ["name", "sealed", "subjects"]);
+    }
+
+    #[test]
     fn every_setting_that_differs_is_named_also_one_that_nobody_knows() {
         assert_eq!(as_found(REPLICAS, json!(3)), None);
         assert_eq!(as_found("metadata", json!({ "_nats.ver": "2.15.1" })), None);
