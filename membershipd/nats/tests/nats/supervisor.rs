@@ -40,6 +40,7 @@ fn a_port_that_is_taken_stops_the_first_start_and_only_delays_a_later_one() {
     let taken = std::net::TcpListener::bind(("127.0.0.1", bench.client_port)).unwrap();
     let refused = bench.supervise().unwrap_err();
     assert!(matches!(refused, NatsError::PortTaken { which: "client", .. }), "{refused:?}");
+    assert!(bench.log().is_empty(), "nats-server ran on the folder");
     drop(taken);
     let supervisor = bench.supervise().unwrap();
     kill(supervisor.status().pid.unwrap());
