@@ -331,8 +331,9 @@ impl Sealed {
         let now = match &self.opened {
             Opened::Database(store, _) => store.position()?,
             Opened::Log(_, place) => {
-                let again = Self::open_log(place.clone(), self.keys.clone(), Unsound::SetAside)?;
-                again.store().position()?
+                let is_sound = self.quarantined.is_empty();
+                let access = if is_sound { Access::Read } else { Access::Salvage };
+                place.open(self.keys.clone(), access)?.position()?
             }
         };
         Ok(now == *position)

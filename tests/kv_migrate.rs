@@ -1,0 +1,14 @@
+//! The tool on a sealed log: in, out, cut short, damaged.
+//!
+//! `UNIBUS_TEST_RECORDS` sets how many users there are; rooms are a tenth, and members and keys come with them.
+
+#[path = "kv_migrate/cut_short.rs"]
+mod cut_short;
+#[path = "kv_migrate/refusals.rs"]
+mod refusals;
+#[path = "kv_migrate/unsound.rs"]
+mod unsound;
+#[path = "kv_migrate/ways.rs"]
+mod ways;
+#[path = "kv_migrate/world.rs"]
+mod world;
