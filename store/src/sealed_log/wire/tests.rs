@@ -6,6 +6,7 @@ mod settings;
 mod speed;
 mod start;
 mod tail;
+mod three;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -174,7 +174,7 @@ async fn a_lost_acknowledgement_leaves_it_open_and_the_log_tells() {
 async fn what_timed_out_may_be_stored_later_and_only_at_its_place() {
     let (server, wire) = log().await;
     let other = connect(&server.url()).await;
-    server.hold();
+    server.hold().await;
     let (mine, others) = tokio::join!(async { wire.publish(&[entry("a", "mine")], 0, SHORT).await }, async {
         other.publish(&[entry("a", "other's")], 0, SHORT).await
     });

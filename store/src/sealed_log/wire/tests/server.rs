@@ -49,6 +49,11 @@ impl Server {
     /// Ends it as a crash would, and starts it again at the same port.
     pub(super) async fn crash_and_restart(&mut self) {
         self.kill();
+        self.restart().await;
+    }
+
+    /// Starts one that was killed.
+    pub(super) async fn restart(&mut self) {
         self.child = spawn(self.folder.path(), &self.port.to_string());
         self.ready().await;
     }
@@ -59,8 +64,14 @@ impl Server {
     }
 
     /// Holds it: it neither reads nor answers, and its connections stay.
-    pub(super) fn hold(&self) {
+    pub(super) async fn hold(&self) {
         self.signal(Signal::STOP);
+        let status = format!("/proc/{}/stat", self.child.id());
+        until("the server to stand still", async || {
+            fs::read_to_string(&status)
+                .is_ok_and(|status| status.rsplit(") ").next().unwrap_or_default().starts_with('T'))
+        })
+        .await;
     }
 
     pub(super) fn release(&self) {

@@ -126,7 +126,7 @@ async fn the_connection_comes_back_by_itself() {
     assert!(matches!(refused, PublishError::NotStored { code: 0, .. }), "{refused:?}");
     let error = wire.info().await.unwrap_err();
     assert!(matches!(error, WireError::Unreachable { .. }), "{error:?}");
-    server.crash_and_restart().await;
+    server.restart().await;
     until("the connection", async || wire.is_connected()).await;
     until("the stream", async || wire.info().await.is_ok()).await;
     assert_eq!(wire.publish(&[entry("a", "2")], 1, ACK).await, Ok(2));
