@@ -22,7 +22,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 /// Every `"UB-X123"` of the crates' sources.
 fn codes() -> BTreeSet<String> {
     let mut files = Vec::new();
-    for member in ["keyfile", "store", "migrate", "membershipd"] {
+    for member in ["keyfile", "store", "migrate", "membershipd", "membershipd/nats"] {
         sources(&top().join(member).join("src"), &mut files);
     }
     let mut codes = BTreeSet::new();

@@ -290,3 +290,51 @@ impl NatsError {
 pub(crate) fn system(step: &'static str) -> impl FnOnce(std::io::Error) -> NatsError {
     move |source| NatsError::System { step, source }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn each() -> Vec<NatsError> {
+        let path = || PathBuf::from("/p");
+        let source = || std::io::Error::other("reason");
+        let text = || "text".to_owned();
+        let address = SocketAddr::from(([127, 0, 0, 1], 4250));
+        vec![
+            NatsError::ProgramNotFound { looked: text() },
+            NatsError::NotExecutable { path: path(), source: source() },
+            NatsError::NotNatsServer { path: path(), said: text() },
+            NatsError::TooOld { path: path(), found: text(), needed: "2.12" },
+            NatsError::PortTaken { which: "client", address },
+            NatsError::CannotListen { which: "client", address, source: source() },
+            NatsError::Folder { step: "read", path: path(), source: source() },
+            NatsError::Locked { path: path() },
+            NatsError::OtherServerKey { path: path(), found: text(), wanted: text() },
+            NatsError::UnknownServerKey { path: path(), what: text() },
+            NatsError::ServerKey { problem: "text" },
+            NatsError::NotEncrypting { wanted: "AES-GCM" },
+            NatsError::Unrecoverable { line: text() },
+            NatsError::GaveUp { line: text() },
+            NatsError::Ended { how: text(), line: text() },
+            NatsError::NotReady { waited: Duration::from_secs(1), line: text() },
+            NatsError::Setting { setting: "text", problem: text() },
+            NatsError::Guard { why: text() },
+            NatsError::System { step: "read", source: source() },
+            NatsError::DamagedIdentity { path: path(), problem: "text" },
+        ]
+    }
+
+    #[test]
+    fn each_has_a_code_of_its_own_and_its_page_says_the_exit_code() {
+        let pages = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../runbooks/errors");
+        for (number, error) in each().into_iter().enumerate() {
+            let digits = format!("{:03}", number + 1);
+            assert_eq!(error.code().strip_prefix("UB-N"), Some(digits.as_str()));
+            let page = std::fs::read_to_string(pages.join(format!("{}.md", error.code()))).unwrap();
+            let wanted = format!("Exit code: {}.", error.class().exit_code());
+            assert!(page.contains(&wanted), "{}: the page does not say `{wanted}`", error.code());
+            let shown = error.to_string();
+            assert!(!shown.ends_with('.') && !shown.contains("reason"), "{shown}");
+        }
+    }
+}
