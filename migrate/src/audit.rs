@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use serde_json::{Value, json};
 use unibus_store::audit::{
-    Canaries, Leakage, Options, Report, Residue, Seen, Tells, ValueKind, leakage, scan,
+    Canaries, Leakage, Options, Report, Residue, Seen, StreamSeen, Tells, ValueKind, leakage, scan,
 };
 use unibus_store::error::StoreError;
 use unibus_store::plaintext::{PlaintextSource, Row};
@@ -192,7 +192,36 @@ fn learned(leakage: &Leakage) -> Vec<String> {
     if leakage.files > printed {
         lines.push(format!("  and {} more files (--json lists them)", leakage.files.saturating_sub(printed)));
     }
+    lines.extend(leakage.streams.iter().flat_map(of_stream));
     lines.push("  nothing of names, keys, roles and rooms in files that are sealed".to_owned());
+    lines
+}
+
+/// What the blocks of a stream tell.
+fn of_stream(stream: &StreamSeen) -> Vec<String> {
+    let StreamSeen { name, entries, names, most_rewritten, last_sequence, .. } = stream;
+    if *entries == 0 {
+        return vec![format!("  stream {name}: its blocks are encrypted by the server, or empty")];
+    }
+    let sizes: Vec<String> =
+        stream.sizes.iter().map(|(bytes, count)| format!("{count} of {bytes} bytes")).take(PRINTED).collect();
+    let between = |at: &Option<String>| at.clone().unwrap_or_default();
+    let (first, last) = (between(&stream.first_written), between(&stream.last_written));
+    let mut lines = vec![
+        format!(
+            "  stream {name}: {entries} entries of {last_sequence} ever written, under {names} blinded names"
+        ),
+        format!("    sizes: {}", sizes.join(", ")),
+        format!(
+            "    written between {first} and {last}, each with its time; one name up to {most_rewritten} times"
+        ),
+    ];
+    if !stream.documents.is_empty() {
+        let listed = |values: Vec<String>| values.join(", ");
+        let nodes = listed(stream.nodes.iter().cloned().collect());
+        let epochs = listed(stream.epochs.iter().map(|(epoch, at)| format!("{epoch} since {at}")).collect());
+        lines.push(format!("    nodes and their public keys: {nodes}; epochs: {epochs}"));
+    }
     lines
 }
 
@@ -207,6 +236,8 @@ fn seen(file: &Seen) -> String {
         Tells::Snapshot { node, created, sequence, recipients } => {
             format!("a snapshot by {node} at {created}, sequence {sequence}, for {recipients} recipients")
         }
+        Tells::Block(stream) => format!("a block of the stream {stream}"),
+        Tells::RaftLog => "the raft log of the servers: the same sealed entries, and their votes".to_owned(),
         Tells::Blob => "a sealed blob: its size class".to_owned(),
         _ => "what its name says".to_owned(),
     };

@@ -35,13 +35,16 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 pub use canary::{Canaries, Form, SHORTEST_BYTES, Structure, ValueKind};
-pub use leakage::{Leakage, Seen, Tells, leakage};
+pub use leakage::{Leakage, Seen, StreamSeen, Tells, leakage};
 pub use report::{Count, Encoding, Finding, Hit, Hits, NotChecked, Place, Reason, Report, Residue};
 pub use views::View;
 
 use index::Index;
 use report::{Occurrence, Tally};
-use walk::{Listing, Stamp};
+use walk::{Listed, Listing, Stamp};
+
+/// Times that a file is read that changes under the reader.
+const READ_AGAIN: usize = 10;
 
 /// How an audit is done.
 #[derive(Debug, Clone, Copy)]
@@ -89,11 +92,17 @@ pub fn scan(
         number -= 1;
         look(&index, place, bytes, &mut |occurrence| tally.record(number, shown, occurrence))
     });
+    let restless = listing.take_restless();
     let (read, unread) = scan::Scan::new(&index, &listing.files, progress).run(options.threads);
     tally.merge(read);
     let mut not_checked = std::mem::take(&mut listing.not_checked);
     not_checked.extend(unread);
-    not_checked.extend(changes(&listing, roots));
+    not_checked.extend(changes(&listing, &restless, roots));
+    for file in &restless {
+        let (read, unread) = restless_file(&index, file, options.threads);
+        tally.merge(read);
+        not_checked.extend(unread);
+    }
     not_checked.sort();
     not_checked.dedup();
     let (bytes, envelopes) = (tally.bytes, std::mem::take(&mut tally.envelopes));
@@ -106,12 +115,30 @@ pub fn scan(
         values_looked_for,
         too_short,
         envelopes,
-        files: u64::try_from(listing.files.len()).unwrap_or(u64::MAX),
+        files: u64::try_from(listing.files.len().saturating_add(restless.len())).unwrap_or(u64::MAX),
         folders: listing.folders,
         special: listing.special,
         bytes,
         elapsed: started.elapsed(),
     }
+}
+
+/// Reads a file that was written to a moment ago, and may be again: alone and at once, and anew if it has changed under
+/// the reader, so that the folder of a running server can be audited.
+fn restless_file(index: &Index, file: &Listed, threads: usize) -> (Tally, Vec<NotChecked>) {
+    let changed = || NotChecked { file: file.shown.clone(), reason: Reason::Changed };
+    let mut read = (Tally::default(), vec![changed()]);
+    for _ in 0..READ_AGAIN {
+        let Ok(stamp) = Stamp::now(&file.path) else { break };
+        let now = [Listed { stamp, ..file.clone() }];
+        read = scan::Scan::new(index, &now, &|_| ()).run(threads);
+        let [Listed { stamp, .. }] = now;
+        if Stamp::now(&file.path).is_ok_and(|later| later == stamp) {
+            return read;
+        }
+        read.1.push(changed());
+    }
+    read
 }
 
 fn residue(found: u64, not_checked: usize) -> Residue {
@@ -134,11 +161,12 @@ fn look(index: &Index, place: Place, bytes: &[u8], record: &mut dyn FnMut(&Occur
 }
 
 /// Files that are no longer what was listed, and those that were not there when the listing was made.
-fn changes(listing: &Listing, roots: &[PathBuf]) -> Vec<NotChecked> {
+fn changes(listing: &Listing, restless: &[Listed], roots: &[PathBuf]) -> Vec<NotChecked> {
     let changed =
         listing.files.iter().filter(|file| !Stamp::now(&file.path).is_ok_and(|now| now == file.stamp));
     let changed = changed.map(|file| NotChecked { file: file.shown.clone(), reason: Reason::Changed });
-    let known: BTreeSet<&Path> = listing.files.iter().map(|file| file.path.as_path()).collect();
+    let known: BTreeSet<&Path> =
+        listing.files.iter().chain(restless).map(|file| file.path.as_path()).collect();
     let again = walk::list(roots, &mut |_, place, _| place == Place::Name);
     let appeared = again.files.iter().filter(|file| !known.contains(file.path.as_path()));
     let appeared = appeared.map(|file| NotChecked { file: file.shown.clone(), reason: Reason::Changed });

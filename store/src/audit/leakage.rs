@@ -1,6 +1,8 @@
 //! What a thief learns from a folder although nothing in it can be read: names, sizes, times, and what stands in clear
 //! on purpose.
 
+mod stream;
+
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek as _, SeekFrom};
@@ -13,6 +15,8 @@ use unibus_keyfile::id::UnixTime;
 use unibus_keyfile::nodeset::Nodeset;
 use unibus_keyfile::signed::MAGIC as DOCUMENT_MAGIC;
 
+pub use self::stream::StreamSeen;
+use self::stream::Streams;
 use super::report::{NotChecked, Reason};
 use super::walk::{self, Listed};
 use crate::archive::{self, Header};
@@ -20,6 +24,9 @@ use crate::blobs;
 
 /// Most bytes of a file that are read to tell what it is: a snapshot's header.
 const HEAD_BYTES: u64 = 4 << 20;
+
+/// Most bytes of a block that are read.
+const BLOCK_BYTES: u64 = 64 << 20;
 
 /// Bytes of a page of our databases, where nothing in the file says so.
 const PAGE_BYTES: u64 = 4096;
@@ -73,6 +80,10 @@ pub enum Tells {
     },
     /// A sealed blob: its size class.
     Blob,
+    /// A block of a JetStream stream of that name; what it tells is in [`Leakage::streams`].
+    Block(String),
+    /// A part of the raft log of a JetStream group: entries of its stream again, and who of the group voted.
+    RaftLog,
 }
 
 /// What a thief learns from folders.
@@ -91,6 +102,8 @@ pub struct Leakage {
     pub hours: BTreeMap<String, u64>,
     /// The files.
     pub listed: Vec<Seen>,
+    /// JetStream streams whose blocks are there.
+    pub streams: Vec<StreamSeen>,
     /// What could not be looked at.
     pub not_checked: Vec<NotChecked>,
 }
@@ -101,7 +114,14 @@ pub fn leakage(roots: &[PathBuf], listed: usize) -> Leakage {
     let listing = walk::list(roots, &mut |_, _, _| false);
     let mut out =
         Leakage { folders: listing.folders, not_checked: listing.not_checked, ..Leakage::default() };
+    let mut streams = Streams::default();
     for file in &listing.files {
+        let block = Streams::of_block(&file.path);
+        if let Some(name) = &block
+            && let Ok(bytes) = whole(file)
+        {
+            streams.take(name.clone(), &bytes);
+        }
         let bytes = file.stamp.bytes;
         let modified =
             UnixTime::from_seconds(u64::try_from(file.stamp.modified_seconds()).unwrap_or(0)).to_string();
@@ -113,7 +133,7 @@ pub fn leakage(roots: &[PathBuf], listed: usize) -> Leakage {
         if out.listed.len() >= listed {
             continue;
         }
-        match tells(file) {
+        match block.map_or_else(|| tells(file), |name| Ok(Tells::Block(name))) {
             Ok(tells) => out.listed.push(Seen { file: file.shown.clone(), bytes, modified, tells }),
             Err(error) => {
                 let reason = Reason::Unreadable(error.kind().to_string());
@@ -121,12 +141,27 @@ pub fn leakage(roots: &[PathBuf], listed: usize) -> Leakage {
             }
         }
     }
+    out.streams = streams.into_list();
     out
 }
 
-fn tells(listed: &Listed) -> io::Result<Tells> {
+/// A file from end to end. A block of a stream has some megabytes.
+fn whole(listed: &Listed) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(listed)?.take(BLOCK_BYTES).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn open(listed: &Listed) -> io::Result<File> {
     let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or(0);
-    let mut file = OpenOptions::new().read(true).custom_flags(flags).open(&listed.path)?;
+    OpenOptions::new().read(true).custom_flags(flags).open(&listed.path)
+}
+
+fn tells(listed: &Listed) -> io::Result<Tells> {
+    if listed.path.components().any(|part| part.as_os_str() == "_js_") {
+        return Ok(Tells::RaftLog);
+    }
+    let mut file = open(listed)?;
     let mut head = Vec::new();
     file.by_ref().take(100).read_to_end(&mut head)?;
     if head.starts_with(b"SQLite format 3\0") {

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::io;
+use std::mem;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -47,7 +48,7 @@ impl Stamp {
 }
 
 /// A regular file.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Listed {
     pub(crate) path: PathBuf,
     /// The path as a report may show it.
@@ -64,6 +65,22 @@ pub(crate) struct Listing {
     pub(crate) not_checked: Vec<NotChecked>,
     pub(crate) folders: u64,
     pub(crate) special: u64,
+}
+
+/// Files that were written to so shortly before the latest are likely to be written to again: a node alone on its log
+/// writes at least every 1.25 s.
+const RESTLESS_SECONDS: i64 = 3;
+
+impl Listing {
+    /// Takes the files out that are likely to change while they are read.
+    pub(crate) fn take_restless(&mut self) -> Vec<Listed> {
+        let latest = self.files.iter().map(|file| file.stamp.modified_seconds()).max().unwrap_or(0);
+        let since = latest.saturating_sub(RESTLESS_SECONDS);
+        let (restless, quiet) =
+            mem::take(&mut self.files).into_iter().partition(|file| file.stamp.modified_seconds() >= since);
+        self.files = quiet;
+        restless
+    }
 }
 
 /// Looks at names, link targets and attributes; says whether the bytes give a value away. The arguments are the file's
