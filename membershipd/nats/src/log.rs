@@ -22,8 +22,6 @@ pub(crate) enum Finding {
     Routes,
     /// It encrypts.
     Encrypts(Cipher),
-    /// It encrypts in a way that this program does not know.
-    EncryptsOtherwise,
     /// It cannot decrypt or recover something of its folder; going on would lose it.
     Unrecoverable,
     /// It cannot listen.
@@ -87,8 +85,9 @@ fn read_info(message: &str) -> Option<Finding> {
         return Some(Finding::Routes);
     }
     let name = message.strip_prefix("Encryption:")?.trim();
-    let known = [Cipher::Aes, Cipher::ChaCha].into_iter().find(|cipher| name == cipher.name_in_log());
-    Some(known.map_or(Finding::EncryptsOtherwise, Finding::Encrypts))
+    // A cipher that this program does not know proves nothing.
+    let known = [Cipher::Aes, Cipher::ChaCha].into_iter().find(|cipher| name == cipher.name_in_log())?;
+    Some(Finding::Encrypts(known))
 }
 
 fn read_warning(message: &str) -> Option<Finding> {
@@ -257,7 +256,7 @@ mod tests {
         );
         let chacha = read(&line("INF", "  Encryption:      ChaCha20-Poly1305"), false);
         assert_eq!(chacha, Some(Finding::Encrypts(Cipher::ChaCha)));
-        assert_eq!(read(&line("INF", "  Encryption: none"), false), Some(Finding::EncryptsOtherwise));
+        assert_eq!(read(&line("INF", "  Encryption: none"), false), None);
     }
 
     #[test]

@@ -276,9 +276,6 @@ impl Process {
         let line = log::message(line).to_owned();
         Some(match finding {
             Finding::Ready | Finding::Routes | Finding::Encrypts(_) => return None,
-            Finding::EncryptsOtherwise => {
-                NatsError::NotEncrypting { wanted: self.config.cipher.map_or("none", Cipher::name_in_log) }
-            }
             Finding::Unrecoverable => NatsError::Unrecoverable { line },
             Finding::GaveUp => NatsError::GaveUp { line },
             Finding::NotWritable => NatsError::Folder {
@@ -404,7 +401,7 @@ impl Reader {
             let finding = log::read(&line, self.started);
             match finding {
                 // At once: in a moment a client may make a stream over the one that was not read.
-                Some(Finding::Unrecoverable | Finding::EncryptsOtherwise) => handle.signal(Signal::Kill),
+                Some(Finding::Unrecoverable) => handle.signal(Signal::Kill),
                 Some(Finding::Ready) => self.started = true,
                 _ => {}
             }

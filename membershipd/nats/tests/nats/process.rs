@@ -1,6 +1,7 @@
 //! One real nats-server: how it starts and ends.
 
 use crate::bench::{Bench, PATIENCE, guard, lives, until};
+use std::time::Duration;
 use unibus_nats::NatsError;
 use unibus_nats::folder::Folder;
 use unibus_nats::process::{Process, Signal};
@@ -87,4 +88,28 @@ fn a_guard_that_is_not_there_is_told() {
     launch.program = "/nonexistent/nats-server".into();
     let mut process = Process::start(&launch, &folder).unwrap();
     assert!(matches!(process.wait_ready(PATIENCE), Err(NatsError::Guard { .. })));
+}
+
+#[test]
+fn one_that_is_not_ready_in_time_does_not_run_any_more() {
+    let mut bench = Bench::new();
+    bench.script("exec /bin/sleep 1000");
+    let folder = Folder::take(&bench.store_dir()).unwrap();
+    let mut process = Process::start(&bench.launch(), &folder).unwrap();
+    let refused = process.wait_ready(Duration::from_millis(500)).unwrap_err();
+    assert!(matches!(refused, NatsError::NotReady { .. }), "{refused:?}");
+    assert!(!lives(process.pid()) && !folder.is_in_use().unwrap());
+}
+
+#[test]
+fn a_server_of_a_cluster_that_takes_no_routes_is_not_ready() {
+    let mut bench = Bench::new();
+    bench.in_cluster = true;
+    let alone = "/bin/sed '/^cluster {/,$d' > \"$HERE/alone\"";
+    bench.script(&format!("{alone}; exec \"$REAL\" -c \"$HERE/alone\""));
+    let folder = Folder::take(&bench.store_dir()).unwrap();
+    let mut process = Process::start(&bench.launch(), &folder).unwrap();
+    let refused = process.wait_ready(Duration::from_secs(2)).unwrap_err();
+    assert!(bench.log().contains("Server is ready"), "{}", bench.log());
+    assert!(matches!(refused, NatsError::NotReady { .. }), "{refused:?}");
 }
