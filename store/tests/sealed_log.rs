@@ -9,6 +9,7 @@ mod server;
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "tests do what an intruder or an operator does")]
 mod sealed_log {
+    mod documents;
     mod fixture;
     mod outage;
     mod rollback;

@@ -102,7 +102,8 @@ pub(super) async fn boot(options: &LogOptions, carried: Option<CarriedOver>) -> 
     let mut patience = Patience::new(options, Instant::now());
     let wire = connect(options, &mut patience).await?;
     let (info, made) = stream(options, &wire, witness.as_ref(), &mut patience).await?;
-    let (nodeset, keyring, minted) = documents(options, &wire, &file, carried, &mut patience).await?;
+    let minting = Minting { file: &file, carried, witness: witness.as_ref() };
+    let (nodeset, keyring, minted) = documents(options, &wire, minting, &mut patience).await?;
     let documents = Documents::open(&options.keys, file, &nodeset, &keyring)?;
     if let Some(seen) = witness.as_ref().filter(|_| options.access != Access::Init) {
         documents.not_older(seen)?;
@@ -285,12 +286,18 @@ async fn side_streams(
     }
 }
 
+/// What a log is minted from, and what forbids it.
+struct Minting<'a> {
+    file: &'a Nodeset,
+    carried: Option<CarriedOver>,
+    witness: Option<&'a Witness>,
+}
+
 /// The nodeset and the keyring of the log; minted where the log is empty. Also says whether this node did.
 async fn documents(
     options: &LogOptions,
     wire: &Wire,
-    file: &Nodeset,
-    mut carried: Option<CarriedOver>,
+    mut minting: Minting<'_>,
     patience: &mut Patience<'_>,
 ) -> Result<(Raw, Raw, bool), LogError> {
     let mut minted = false;
@@ -303,8 +310,10 @@ async fn documents(
         match found.await {
             Ok((Some(nodeset), Some(keyring), _)) => return Ok((nodeset, keyring, minted)),
             Ok((_, _, 0)) => match options.access {
+                // Somebody has emptied it: a new log would forget all that this node has seen.
+                Access::Serve if minting.witness.is_some() => return Err(missing(minting.witness)),
                 Access::Serve | Access::Init => {
-                    minted = mint(options, wire, file, carried.take(), patience).await?;
+                    minted = mint(options, wire, minting.file, minting.carried.take(), patience).await?;
                 }
                 _ => return Err(LogError::NothingThere { stream: STREAM }),
             },

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use unibus_keyfile::acknowledgement::Acknowledgement;
+use unibus_keyfile::error::DocumentError;
 use unibus_keyfile::id::{NodeName, Sequence};
 use unibus_keyfile::keyring::{Keyring, Secrets};
 use unibus_keyfile::nodeset::Nodeset;
@@ -104,8 +105,15 @@ impl Documents {
             DocumentName::Nodeset => self.adopt_nodeset(keys, raw),
             DocumentName::Keyring => self.adopt_keyring(keys, raw),
             DocumentName::Acknowledgement(node) => {
-                let found = Acknowledgement::decode(&raw.payload, &self.nodeset)
-                    .map_err(|source| untrusted("acknowledgement", raw.sequence, source))?;
+                let found = match Acknowledgement::decode(&raw.payload, &self.nodeset) {
+                    // Of a node that was removed, or has another key since: its word stands there for ever, and
+                    // counts no more. A stranger's counts as little.
+                    Err(DocumentError::Signer { .. }) => {
+                        self.acknowledged.remove(node);
+                        return Ok(Adopted::Noted);
+                    }
+                    found => found.map_err(|source| untrusted("acknowledgement", raw.sequence, source))?,
+                };
                 if found.node() != node {
                     return Err(planted(raw, "an acknowledgement under another node's name".into()));
                 }
@@ -158,11 +166,7 @@ fn newer(one: Nodeset, two: Nodeset, sequence: u64) -> Result<Nodeset, LogError>
     Ok(if two.version() >= one.version() { two } else { one })
 }
 
-fn untrusted(
-    document: &'static str,
-    sequence: u64,
-    source: unibus_keyfile::error::DocumentError,
-) -> LogError {
+fn untrusted(document: &'static str, sequence: u64, source: DocumentError) -> LogError {
     LogError::UntrustedEntry { document, sequence: Sequence(sequence), source }
 }
 
