@@ -54,7 +54,7 @@ pub struct BlobStore(Backing);
 enum Backing {
     Folder(Folder),
     #[cfg(feature = "sealed-log")]
-    Objects(Objects),
+    Objects(Box<Objects>),
 }
 
 /// What lies there and no record names.
@@ -92,7 +92,7 @@ impl BlobStore {
         runtime: tokio::runtime::Handle,
         bucket: BucketUse,
     ) -> Result<Self, BlobError> {
-        Objects::open(client, runtime, bucket).map(|objects| Self(Backing::Objects(objects)))
+        Objects::open(client, runtime, bucket).map(|objects| Self(Backing::Objects(Box::new(objects))))
     }
 
     /// The folder, if it is one.

@@ -1,7 +1,12 @@
 //! Sealed blobs in a JetStream object store, attacked by somebody who has every right on the server.
 
 #![cfg(feature = "sealed-log")]
-#![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a failed step fails the test"
+)]
 
 #[path = "blob_objects/server.rs"]
 mod server;
@@ -218,8 +223,8 @@ fn cut_swapped_repeated_and_foreign_parts_are_refused() {
         assert!(named.contains(&error.class()), "{error}");
         error
     };
-    for at in 0..4 {
-        let error = refused(&|all| drop(all.remove(mine[at])));
+    for at in &mine {
+        let error = refused(&|all| drop(all.remove(*at)));
         assert!(matches!(error, BlobError::Parts { expected: 4, found: 3, .. }), "{error}");
     }
     let error = refused(&|all| all.push(good[mine[3]].clone()));
