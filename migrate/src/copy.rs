@@ -332,10 +332,7 @@ fn answer(args: &CopyArgs, position: &Position, census: &Census, extra: &Extra) 
         lines.push(row("source", freshness.remark()));
     }
     if census.blobs > 0 {
-        lines.push(row(
-            "blobs",
-            format!("{}: bring the blob folder along as it is, it stays sealed", census.blobs),
-        ));
+        lines.push(row("blobs", format!("{}: bring their sealed contents along as they are", census.blobs)));
     }
     lines.extend(extra.quarantine.lines());
     if let Some((exposure, counts)) = &extra.exposure {

@@ -28,7 +28,7 @@ use crate::clock;
 use crate::copy::{finish, read_back_text};
 use crate::error::MigrateError;
 use crate::keys;
-use crate::kv::{Filled, LogTarget, Missing, expect_digest, timestamp};
+use crate::kv::{Filled, LogTarget, Missing, Stage, expect_digest, timestamp};
 use crate::open::{Target, last_epoch};
 use crate::output::{Answer, Output, Pace, row};
 use crate::plan::{Decision, Plan};
@@ -222,6 +222,9 @@ fn with_past(plan: Plan, target: &Goal, rollback: &Rollback) -> Plan {
     match (rollback.text(), target) {
         (Some(what), _) => plan.replacing(what),
         (None, Goal::Database(_, Some(_))) => plan.replacing("the empty store that is there"),
+        (None, Goal::Log(target)) if target.stage == Stage::Absent && target.witness.is_some() => {
+            plan.replacing("the log that the witness has seen, and that is not there")
+        }
         (None, _) => plan,
     }
 }

@@ -48,9 +48,12 @@ fn sealed(args: &VerifyArgs, output: Output) -> Result<Answer, MigrateError> {
     let report = opened.store().verify()?;
     progress.finish();
     let (position, census) = (report.position, report.census);
-    let beside = || args.store.file().and_then(Path::parent).unwrap_or(Path::new("")).join("blobs");
-    let folder = args.store_dir.clone().unwrap_or_else(beside);
-    let checked = blobs(output, opened.store(), census.blobs, &folder)?;
+    let beside = || Some(args.store.file()?.parent().unwrap_or(Path::new("")).join("blobs"));
+    let folder = args.store_dir.clone().or_else(beside);
+    let checked = match &folder {
+        Some(folder) => blobs(output, opened.store(), census.blobs, folder)?,
+        None => 0,
+    };
     let object = json!({
         "command": "verify",
         "store": args.store.to_string(),
@@ -80,8 +83,16 @@ fn sealed(args: &VerifyArgs, output: Output) -> Result<Answer, MigrateError> {
     }
     let mut answer = Answer::done(object, lines);
     if checked < census.blobs {
-        let text =
-            format!("{} not checked: there is no folder `{}` (--store-dir)", census.blobs, folder.display());
+        let text = match &folder {
+            Some(folder) => {
+                format!(
+                    "{} not checked: there is no folder `{}` (--store-dir)",
+                    census.blobs,
+                    folder.display()
+                )
+            }
+            None => format!("{} not checked: their sealed contents are in the object store", census.blobs),
+        };
         answer.lines.push(row("blobs", text));
         answer.exit = EXIT_NOT_PROVEN;
     } else if checked > 0 {

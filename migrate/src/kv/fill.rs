@@ -6,6 +6,7 @@ use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread;
 
 use unibus_keyfile::digest::{RunningHash, StateDigest, StateHasher};
+use unibus_keyfile::id::Lineage;
 use unibus_keyfile::keyring::CarriedOver;
 use unibus_keyfile::node_key::NodeKeyFile;
 use unibus_keyfile::nodeset::Nodeset;
@@ -67,6 +68,8 @@ pub struct LogTarget {
     pub witness: Option<Witness>,
     /// What is there.
     pub stage: Stage,
+    /// Lineage of the log that is there.
+    lineage: Option<Lineage>,
     replicas: usize,
     missing: Missing,
 }
@@ -109,21 +112,21 @@ impl LogTarget {
             LogError::StreamMissing { .. } => missing == Missing::IsReplaced,
             _ => false,
         };
-        let stage = match place.open(node, Access::Read) {
-            Ok(log) if log.is_half_imported() => Stage::Half,
-            Ok(log) if !log.ever_held_a_record() => Stage::Fresh,
+        let (stage, lineage) = match place.open(node, Access::Read) {
+            Ok(log) if log.is_half_imported() => (Stage::Half, Some(*log.keyring().lineage())),
+            Ok(log) if !log.ever_held_a_record() => (Stage::Fresh, Some(*log.keyring().lineage())),
             Ok(log) => {
                 let (store, records) = (place.url().to_string(), log.census().total());
                 return Err(MigrateError::NotEmpty { store, records });
             }
-            Err(MigrateError::Log(error)) if is_missing(&error) => Stage::Absent,
+            Err(MigrateError::Log(error)) if is_missing(&error) => (Stage::Absent, None),
             Err(error) => return Err(error),
         };
         if stage == Stage::Absent && place.state_dir.is_none() {
             return Err(MigrateError::NoLog { store: place.url() });
         }
         let replicas = replicas.parse().unwrap_or(1);
-        Ok(Self { place, own, nodeset, witness, stage, replicas, missing })
+        Ok(Self { place, own, nodeset, witness, stage, lineage, replicas, missing })
     }
 
     /// Says in a plan what will be written to.
@@ -135,8 +138,10 @@ impl LogTarget {
             Stage::Fresh => "there, never held a record",
             Stage::Half => "there, with a part of an import that was cut short",
         };
+        let lineage = self.lineage.map_or_else(|| "new".to_owned(), |lineage| lineage.to_string());
         plan.fact("to", self.place.url())
             .fact("log", what)
+            .fact("log_lineage", lineage)
             .fact("node", self.own.name())
             .fact("cluster", self.own.cluster())
             .fact("nodeset", format!("version {}, {}", self.nodeset.version(), self.nodeset.hash()))
