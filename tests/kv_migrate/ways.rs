@@ -88,8 +88,8 @@ fn a_plaintext_database_goes_into_a_log_that_the_tool_makes() {
     let daemon = world.serve();
     assert!(!daemon.was_made());
     assert_eq!(daemon.position().unwrap().digest.to_string(), digest(&copied));
-    drop(daemon);
-    // Everything that was in the plaintext is looked for in the server's folder, and not found.
+    // While it goes on serving, and beats its heart, everything that was in the plaintext is looked for
+    // in the server's folder, and not found.
     let folder = world.cluster.node(0).store_dir();
     let audit = |store: &str| world.migrate(["audit", "--json", store]).option("--data-dir", &folder);
     let report = audit(&from).run().ok().json();
@@ -99,7 +99,17 @@ fn a_plaintext_database_goes_into_a_log_that_the_tool_makes() {
     let sealed: u64 =
         report["report"]["envelopes"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum();
     assert!(sealed >= copied["records"].as_u64().unwrap(), "{report}");
-    world.host.audit(&["plain.db"]).run();
+    let control = &report["leakage"]["streams"][0];
+    assert_eq!(control["name"], unibus_store::sealed_log::STREAM, "{report}");
+    assert!(control["entries"].as_u64().unwrap() >= copied["records"].as_u64().unwrap(), "{control}");
+    let own = control["nodes"][0].as_str().unwrap();
+    assert_eq!(own, world.host.name, "{control}");
+    assert!(
+        control["sizes"].as_object().unwrap().contains_key("256")
+            || control["sizes"].as_object().unwrap().len() > 1
+    );
+    assert!(control["epochs"].as_object().unwrap().contains_key("1"), "{control}");
+    drop(daemon);
     let control = world.migrate(["audit", &kv]).option("--data-dir", world.host.path("plain.db")).run();
     assert_eq!(control.code, 9, "the control run finds them: {}", control.said());
 }

@@ -373,7 +373,8 @@ fn against_witness(
     let state = shared.state();
     let found = Sequence(state.sequence());
     let Some(seen) = witness else {
-        let vouches = minted || !state.ever_held_a_record() || options.replicas > 1;
+        // Half an import is served by nobody, so that it does not matter which half.
+        let vouches = minted || !state.ever_held_a_record() || state.import_open() || options.replicas > 1;
         if options.keys.node().is_none() || vouches || options.access.reads_only() {
             return Ok(());
         }
