@@ -37,8 +37,10 @@ use crate::{
 
 /// Time between two measurements.
 pub const MEASURE_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
-/// Time between two measurements while the store does not answer.
-pub const MEASURE_AGAIN: Duration = Duration::from_secs(5);
+/// Time to the next measurement when the store did not answer the last one.
+const MEASURE_UNANSWERED: Duration = Duration::from_secs(5);
+/// Time to the next measurement when the last one could not be finished.
+const MEASURE_UNFINISHED: Duration = Duration::from_secs(60);
 /// Age at which a proof no longer counts: a measurement was missed.
 const PROOF_HOLDS: Duration = Duration::from_secs(25 * 60 * 60);
 /// Time for which the planted nonce is remembered.
@@ -202,11 +204,15 @@ impl PostureKeeper {
         self.kv.as_ref()
     }
 
-    /// When the next measurement is due: soon, if the store did not answer the last one.
+    /// When the next measurement is due: soon, if the last one found neither good nor bad.
     #[must_use]
     pub fn measure_after(&self) -> Duration {
         let last = self.last.read().unwrap_or_else(PoisonError::into_inner);
-        if last.unanswered { MEASURE_AGAIN } else { MEASURE_EVERY }
+        match last.state {
+            _ if last.unanswered => MEASURE_UNANSWERED,
+            AtRestState::Unproven => MEASURE_UNFINISHED,
+            _ => MEASURE_EVERY,
+        }
     }
 
     /// Looks whether files were replaced or cut, and what the store says of itself. Cheap.

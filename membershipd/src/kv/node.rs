@@ -43,6 +43,9 @@ pub async fn open(
     waiting: &Arc<Waiting>,
     stop: &CancellationToken,
 ) -> Result<Opened, DaemonError> {
+    if plan.by_word {
+        tracing::warn!("started with `--init`: the witness is not believed; start without it from now on");
+    }
     let first_start = FirstStart::look(&plan)?;
     let log = if first_start.is_free() { plan.log } else { plan.log.never_make() };
     let server = match plan.server {

@@ -108,7 +108,9 @@ pub(crate) fn unpack_group_snapshot(file: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     const CHECKSUM_BYTES: usize = 8;
     let (peers, rest) = number(file.get(16..)?, 4)?;
     let rest = rest.get(peers..)?;
-    unpack(rest.get(..rest.len().checked_sub(CHECKSUM_BYTES)?)?)
+    let block = rest.get(..rest.len().checked_sub(CHECKSUM_BYTES)?)?;
+    // A group that has nothing yet packs nothing.
+    if block.is_empty() { Some(Zeroizing::new(Vec::new())) } else { unpack(block) }
 }
 
 #[cfg(test)]
@@ -131,6 +133,18 @@ mod tests {
         assert_eq!(unpacked(b"\x0d\x08abc\x01\x03\x00x\x05\x00").unwrap(), b"abcabcaxcaxca");
         let long = [b"\xc8\x01\xf0\xc7".as_slice(), &[7; 200]].concat();
         assert_eq!(unpacked(&long).unwrap(), [7; 200]);
+    }
+
+    #[test]
+    fn the_snapshot_of_a_group_with_nothing_in_it_is_empty() {
+        // Of nats-server 2.15.1, before the first stream.
+        let peers = b"\x03\0\0\0\x03\0\0\0a2ypH08z6sTSufIuv9wpGRmY\0\0";
+        let head = [1, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 34, 0, 0, 0];
+        let checksum = [0x11, 0x60, 0xd2, 0x29, 0x35, 0x9c, 0x58, 0x3a];
+        let whole = [head.as_slice(), peers, &checksum].concat();
+        assert_eq!(unpack_group_snapshot(&whole).unwrap().as_slice(), b"");
+        assert!(unpack_group_snapshot(&whole[..whole.len() - 1]).is_none());
+        assert!(unpack_group_snapshot(&[whole.as_slice(), b"x"].concat()).is_none());
     }
 
     #[test]
