@@ -1,6 +1,7 @@
-//! A sealed log on a nats-server of its own.
+//! A sealed log on a nats-server of its own, or on a cluster that one test shares with itself.
 
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use unibus_keyfile::{
     id::{Epoch, UnixTime},
@@ -13,25 +14,77 @@ use unibus_keyfile::{
 use unibus_store::keys::Keys;
 use unibus_store::record::Timestamp;
 use unibus_store::sealed_log::{LogOptions, SealedLog};
+use unibus_tests::{Cluster, Setup};
 
 use super::fixture::{Counts, Opened};
 use crate::server::Server;
 
+/// The streams of a log.
+const STREAMS: [&str; 2] = ["KV_UNIBUS_control", "KV_UNIBUS_nonces"];
+
 #[expect(clippy::disallowed_methods, reason = "an operator copies a nodeset")]
-pub(crate) fn open_on_one_node(state: StateKey) -> Opened {
-    let folder = tempfile::tempdir().unwrap();
+fn open(
+    folder: &Path,
+    url: String,
+    state: StateKey,
+    set: impl FnOnce(LogOptions) -> LogOptions,
+) -> SealedLog {
     let now = UnixTime::from_seconds(1_800_000_000);
     let operator = OperatorKey::generate();
     let own = Arc::new(NodeKeyFile::generate("alpha".parse().unwrap(), operator.cluster_id()));
     let nodeset = Plan::first(&operator).with_node(own.member(now)).sign(&operator).unwrap();
-    std::fs::write(folder.path().join("nodeset"), nodeset.as_bytes()).unwrap();
-    std::fs::create_dir(folder.path().join("state")).unwrap();
-    let server = Server::start(&folder.path().join("js"));
-    let url = server.url();
+    let (nodeset_path, state_dir) = (folder.join("nodeset"), folder.join("state"));
+    std::fs::write(&nodeset_path, nodeset.as_bytes()).unwrap();
+    std::fs::create_dir(&state_dir).unwrap();
     let carried = CarriedOver { state, last_epoch: Epoch::FIRST };
     let clock = Arc::new(|| Timestamp::from_micros(1_800_000_000_000_000).unwrap());
-    let (nodeset, state_dir) = (folder.path().join("nodeset"), folder.path().join("state"));
-    let options = LogOptions::new(vec![url], Keys::Node(own), &nodeset, &state_dir, clock);
-    let store = SealedLog::open_carrying(options, Some(carried)).unwrap();
-    Opened::new(store, (server, folder)).counting(Counts::Entries)
+    let options = LogOptions::new(vec![url], Keys::Node(own), &nodeset_path, &state_dir, clock);
+    SealedLog::open_carrying(set(options), Some(carried)).unwrap()
+}
+
+pub(crate) fn open_on_one_node(state: StateKey) -> Opened {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(&folder.path().join("js"));
+    let log = open(folder.path(), server.url(), state, |options| options);
+    Opened::new(log, (server, folder)).counting(Counts::Entries)
+}
+
+static CLUSTER: Mutex<Option<Cluster>> = Mutex::new(None);
+
+/// Keeps the cluster of a test until the test is over.
+pub(crate) struct Three;
+
+impl Three {
+    pub(crate) fn start() -> Self {
+        *CLUSTER.lock().unwrap() = Some(Setup::of(3).without_proxies().start());
+        Self
+    }
+}
+
+impl Drop for Three {
+    fn drop(&mut self) {
+        drop(CLUSTER.lock().map(|mut cluster| cluster.take()));
+    }
+}
+
+/// A new log on the cluster, in place of the one before.
+pub(crate) fn open_on_three_nodes(state: StateKey) -> Opened {
+    let cluster = CLUSTER.lock().unwrap();
+    let cluster = cluster.as_ref().unwrap();
+    let (url, raw) = (cluster.url(0), cluster.raw_seed().to_owned());
+    // Not on this thread, which belongs to a runtime already.
+    let removing = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let client = async_nats::ConnectOptions::with_nkey(raw).connect(url).await.unwrap();
+            for stream in STREAMS {
+                client.request(format!("$JS.API.STREAM.DELETE.{stream}"), "{}".into()).await.unwrap();
+            }
+        });
+    });
+    removing.join().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let seed = cluster.control_seed(0).to_owned();
+    let log = open(folder.path(), cluster.url(0), state, |options| options.identity(&seed).replicas(3));
+    Opened::new(log, folder).counting(Counts::Entries)
 }

@@ -45,7 +45,8 @@ impl Server {
 
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(&self.child);
-        drop(kill_process(pid, signal));
+        // It may be gone already.
+        kill_process(pid, signal).ok();
     }
 
     /// Ends it cleanly.
