@@ -251,7 +251,7 @@ impl SealedLog {
             let at = self.shared.sequence();
             let Some(document) = boot::owed(&self.shared, own)? else { return Ok(()) };
             match self.submit(Work::Document(document, at)).await {
-                Ok(()) => self.catch_up(at).await,
+                Ok(()) => self.catch_up(at.saturating_add(1)).await,
                 // Another node was first, perhaps with the very same; what is still due is looked at anew.
                 Err(StoreError::Unavailable { .. }) => {}
                 Err(error) => return Err(error.into()),
@@ -420,7 +420,7 @@ impl SealedLog {
             for _ in 0..DOCUMENT_TRIES {
                 match self.submit(Work::Document(sealed.clone(), at)).await {
                     Ok(()) => {
-                        self.catch_up(at).await;
+                        self.catch_up(at.saturating_add(1)).await;
                         return Ok(());
                     }
                     Err(StoreError::Unavailable { .. }) => at = self.shared.sequence(),

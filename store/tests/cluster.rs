@@ -7,6 +7,7 @@ mod cluster {
     mod fixture;
     mod history;
     mod joining;
+    mod leak;
     mod loss;
     mod rollback;
     mod soak;

@@ -163,17 +163,17 @@ conformance!(sealed_log, crate::conformance::sealed_log::open_on_one_node, 4);
 
 #[cfg(feature = "sealed-log")]
 mod sealed_log_on_three_nodes {
-    use crate::conformance::sealed_log::{Three, open_on_three_nodes};
+    use crate::conformance::sealed_log::{Clusters, open_on_three_nodes};
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn every_rule_holds() {
-        let _three = Three::start();
+        let _clusters = Clusters;
         every_rule!(rules_in_turn, open_on_three_nodes);
     }
 
     #[test]
     fn random_histories_agree_with_the_model() {
-        let _three = Three::start();
+        let _clusters = Clusters;
         crate::conformance::property::histories_agree(open_on_three_nodes, 4);
     }
 }

@@ -56,7 +56,8 @@ struct Plan {
     /// The view's sequence: what the publication states.
     at: u64,
     entries: Vec<(Content, StateDigest)>,
-    documents: Vec<Sealed>,
+    /// Goes last: what is behind it may have to be sealed under other keys.
+    document: Option<Sealed>,
     /// One for each job: done with the publication, or refused by a rule.
     outcomes: Vec<Result<(), StoreError>>,
     /// Jobs of the group, from its beginning, that this plan covers.
@@ -209,7 +210,7 @@ impl Writer {
         let mut plan = Plan {
             at: state.sequence(),
             entries: Vec::new(),
-            documents: Vec::new(),
+            document: None,
             outcomes: Vec::new(),
             jobs: 0,
             codec: Arc::clone(&codec),
@@ -252,9 +253,8 @@ impl Writer {
                     (Err(StoreError::Unavailable { why: "the log has moved on" }), Vec::new())
                 }
                 Work::Document(sealed, _) => {
-                    // Alone: what is behind it may have to be sealed under other keys.
                     if plan.jobs == 0 {
-                        plan.documents.push(sealed.clone());
+                        plan.document = Some(sealed.clone());
                         plan.outcomes.push(Ok(()));
                         plan.jobs = 1;
                     }
@@ -269,8 +269,10 @@ impl Writer {
             plan.outcomes.push(outcome);
             plan.jobs = plan.jobs.saturating_add(1);
         }
-        if plan.entries.is_empty() && plan.documents.is_empty() {
-            // Nothing to write but the proof that the view, and so each refusal, was current.
+        if plan.entries.is_empty() {
+            // Nothing to write but the proof that the view, and so each refusal, was current. And before each document,
+            // so that the log never ends with a document behind one that it has superseded: no entry would say then that
+            // nothing else is missing there.
             let content = Content::Heartbeat { node: self.node.clone(), heartbeat: self.heartbeat() };
             plan.entries.push((content, overlay.digest()));
         }
@@ -288,18 +290,13 @@ impl Writer {
 
     /// Takes an acknowledged group into the view, then answers.
     fn done(&self, group: &mut Vec<Job>, plan: Plan, sealed: &[Sealed]) {
-        if plan.documents.is_empty() {
-            let marks = sealed.iter().map(|entry| mark_of(&entry.payload));
-            let items = plan
-                .entries
-                .into_iter()
-                .zip(marks)
-                .map(|((content, digest), mark)| (own_item(content, digest, &plan.codec), mark));
-            if let Err(error) = self.shared.take_own(plan.at.saturating_add(1), items.collect()) {
-                self.shared.condemn_for(&error);
-                answer_all(group, &StoreError::Poisoned { step: "the view" });
-                return;
-            }
+        let marks = sealed.iter().map(|entry| mark_of(&entry.payload));
+        let entries = plan.entries.into_iter().zip(marks);
+        let items = entries.map(|((content, digest), mark)| (own_item(content, digest, &plan.codec), mark));
+        if let Err(error) = self.shared.take_own(plan.at.saturating_add(1), items.collect()) {
+            self.shared.condemn_for(&error);
+            answer_all(group, &StoreError::Poisoned { step: "the view" });
+            return;
         }
         let mut outcomes = plan.outcomes.into_iter();
         answer(group, plan.jobs, |_| outcomes.next().unwrap_or(Ok(())));
@@ -329,12 +326,10 @@ fn fits(plan: &Plan, more: usize) -> bool {
 }
 
 fn seal(plan: &Plan) -> Result<Vec<Sealed>, StoreError> {
-    if !plan.documents.is_empty() {
-        return Ok(plan.documents.clone());
-    }
     let places = plan.at.saturating_add(1)..;
     let sealed = plan.entries.iter().zip(places);
-    sealed.map(|((content, digest), sequence)| plan.codec.seal(content, *digest, sequence)).collect()
+    let sealed = sealed.map(|((content, digest), sequence)| plan.codec.seal(content, *digest, sequence));
+    sealed.chain(plan.document.clone().map(Ok)).collect()
 }
 
 /// Answers the first jobs of a group.

@@ -74,7 +74,7 @@ async fn the_node_of_an_isolated_leader_denies_what_the_others_have_revoked() {
 /// not at all, and all nodes agree which.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_that_timed_out_without_quorum_happens_once_or_not_at_all() {
-    let mut trio = Trio::on(Cluster::three());
+    let trio = Trio::on(Cluster::three());
     let logs = trio.open_all();
     logs[0].add_user(Actor::Operator, user(1)).await.unwrap();
     for round in 0..2 {

@@ -49,28 +49,33 @@ pub(crate) fn open_on_one_node(state: StateKey) -> Opened {
     Opened::new(log, (server, folder)).counting(Counts::Entries)
 }
 
-static CLUSTER: Mutex<Option<Cluster>> = Mutex::new(None);
+/// Clusters that no log of this test is on.
+static IDLE: Mutex<Vec<Cluster>> = Mutex::new(Vec::new());
 
-/// Keeps the cluster of a test until the test is over.
-pub(crate) struct Three;
+/// Ends the clusters of a test when the test is over.
+pub(crate) struct Clusters;
 
-impl Three {
-    pub(crate) fn start() -> Self {
-        *CLUSTER.lock().unwrap() = Some(Setup::of(3).without_proxies().start());
-        Self
-    }
-}
-
-impl Drop for Three {
+impl Drop for Clusters {
     fn drop(&mut self) {
-        drop(CLUSTER.lock().map(|mut cluster| cluster.take()));
+        drop(IDLE.lock().map(|mut idle| idle.drain(..).collect::<Vec<_>>()));
     }
 }
 
-/// A new log on the cluster, in place of the one before.
+/// A cluster while a log is on it.
+struct Lease(Option<Cluster>);
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let (Ok(mut idle), Some(cluster)) = (IDLE.lock(), self.0.take()) {
+            idle.push(cluster);
+        }
+    }
+}
+
+/// A new log on three nodes, in place of one that is closed; a second one at the same time gets servers of its own.
 pub(crate) fn open_on_three_nodes(state: StateKey) -> Opened {
-    let cluster = CLUSTER.lock().unwrap();
-    let cluster = cluster.as_ref().unwrap();
+    let idle = IDLE.lock().unwrap().pop();
+    let cluster = idle.unwrap_or_else(|| Setup::of(3).without_proxies().start());
     let (url, raw) = (cluster.url(0), cluster.raw_seed().to_owned());
     // Not on this thread, which belongs to a runtime already.
     let removing = std::thread::spawn(move || {
@@ -86,5 +91,5 @@ pub(crate) fn open_on_three_nodes(state: StateKey) -> Opened {
     let folder = tempfile::tempdir().unwrap();
     let seed = cluster.control_seed(0).to_owned();
     let log = open(folder.path(), cluster.url(0), state, |options| options.identity(&seed).replicas(3));
-    Opened::new(log, folder).counting(Counts::Entries)
+    Opened::new(log, (Mutex::new(Lease(Some(cluster))), folder)).counting(Counts::Entries)
 }
