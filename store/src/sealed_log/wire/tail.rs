@@ -38,6 +38,8 @@ const HEARTBEAT: Duration = Duration::from_millis(500);
 const SILENCE: Duration = Duration::from_secs(2);
 /// Time after which a server forgets a consumer that nobody asks.
 const FORGOTTEN: Duration = Duration::from_secs(10);
+/// Time for which messages are gathered while there are more.
+const GATHER: Duration = Duration::from_millis(1);
 /// Time for the consumer to be made.
 const CREATE: Duration = Duration::from_secs(5);
 
@@ -63,6 +65,8 @@ pub(in crate::sealed_log) struct Tail {
 /// What a server sends messages by.
 struct Consumer {
     messages: Subscriber,
+    /// Taken, and not given yet.
+    taken: Vec<Message>,
     inbox: String,
     name: String,
     /// Its number of the last message.
@@ -115,7 +119,15 @@ impl Wire {
             },
         });
         self.ask(&format!("CONSUMER.CREATE.{STREAM}.{name}"), &request, CREATE).await?;
-        Ok(Consumer { messages, inbox, name, delivered: 0, asked: 0, heard: Instant::now() })
+        Ok(Consumer {
+            messages,
+            taken: Vec::new(),
+            inbox,
+            name,
+            delivered: 0,
+            asked: 0,
+            heard: Instant::now(),
+        })
     }
 }
 
@@ -153,13 +165,21 @@ impl Tail {
         };
         loop {
             consumer.ask_ahead(&self.wire).await?;
-            let arrived = tokio::select! {
+            let silent_at = consumer.heard + SILENCE;
+            tokio::select! {
                 biased;
                 // What came before a loss is sound.
-                arrived = tokio::task::unconstrained(arrivals(&mut consumer.messages)) => arrived,
+                () = tokio::task::unconstrained(consumer.take_what_is_there()) => {}
                 _ = self.losses.changed() => return Err(lost("the connection was lost")),
-                () = tokio::time::sleep_until(consumer.heard + SILENCE) => return Err(lost("the consumer is silent")),
-            };
+                () = tokio::time::sleep_until(silent_at) => return Err(lost("the consumer is silent")),
+            }
+            // While a long stream is read, few messages are there at any moment: those that come at once are given
+            // together. What is already taken stays taken if nobody waits for this any more.
+            if consumer.taken.len() < CHUNK && consumer.taken.last().is_some_and(is_more_behind) {
+                tokio::time::sleep(GATHER).await;
+                tokio::task::unconstrained(consumer.take_what_is_there()).await;
+            }
+            let arrived = std::mem::take(&mut consumer.taken);
             // From here on nothing waits: what was taken is given.
             if arrived.is_empty() {
                 return Err(lost("the connection is closed"));
@@ -232,6 +252,22 @@ impl Breaks {
 }
 
 impl Consumer {
+    /// Waits for messages if none is taken yet, and takes those that are there; none if there will be no more.
+    async fn take_what_is_there(&mut self) {
+        let (messages, taken) = (&mut self.messages, &mut self.taken);
+        poll_fn(|context| {
+            while taken.len() < CHUNK {
+                match Pin::new(&mut *messages).poll_next(context) {
+                    Poll::Ready(Some(message)) => taken.push(message),
+                    Poll::Pending if taken.is_empty() => return Poll::Pending,
+                    Poll::Ready(None) | Poll::Pending => break,
+                }
+            }
+            Poll::Ready(())
+        })
+        .await;
+    }
+
     /// Asks for more messages before those that were asked for run out.
     async fn ask_ahead(&mut self, wire: &Wire) -> Result<(), WireError> {
         if self.asked > AHEAD / 2 {
@@ -350,21 +386,9 @@ impl Place {
     }
 }
 
-/// Waits for messages, and takes those that are there; none if there will be no more.
-async fn arrivals(messages: &mut Subscriber) -> Vec<Message> {
-    let mut taken = Vec::new();
-    poll_fn(|context| {
-        while taken.len() < CHUNK {
-            match Pin::new(&mut *messages).poll_next(context) {
-                Poll::Ready(Some(message)) => taken.push(message),
-                Poll::Pending if taken.is_empty() => return Poll::Pending,
-                Poll::Ready(None) | Poll::Pending => break,
-            }
-        }
-        Poll::Ready(())
-    })
-    .await;
-    taken
+/// Whether the server had more to send when it sent this.
+fn is_more_behind(message: &Message) -> bool {
+    message.reply.as_deref().and_then(|reply| reply.rsplit('.').next()).is_some_and(|pending| pending != "0")
 }
 
 /// Whether this ends only a request for messages.
