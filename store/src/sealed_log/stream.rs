@@ -208,14 +208,8 @@ pub(super) struct StreamInfo {
     config: Map<String, Value>,
     /// Messages that are there.
     pub(super) messages: u64,
-    /// Sequence of the first of them.
-    pub(super) first_sequence: u64,
     /// The last sequence that was given.
     pub(super) last_sequence: u64,
-    /// Messages that the server knows to have lost.
-    pub(super) lost: u64,
-    /// When the stream was made, as the server says it.
-    pub(super) created: String,
     /// The server that leads it; none while there is no quorum.
     pub(super) leader: Option<String>,
     /// The other servers that keep it.
@@ -225,7 +219,6 @@ pub(super) struct StreamInfo {
 #[derive(Deserialize)]
 struct InfoReply {
     config: Map<String, Value>,
-    created: String,
     state: StateReply,
     cluster: Option<ClusterReply>,
 }
@@ -233,14 +226,7 @@ struct InfoReply {
 #[derive(Deserialize)]
 struct StateReply {
     messages: u64,
-    first_seq: u64,
     last_seq: u64,
-    lost: Option<LostReply>,
-}
-
-#[derive(Deserialize)]
-struct LostReply {
-    msgs: Option<Vec<u64>>,
 }
 
 #[derive(Deserialize)]
@@ -279,15 +265,11 @@ impl StreamInfo {
             active: Duration::from_nanos(replica.active),
             lag: replica.lag,
         });
-        let lost = reply.state.lost.and_then(|lost| lost.msgs).map_or(0, |lost| lost.len());
         Ok(Self {
             bucket,
             config: reply.config,
             messages: reply.state.messages,
-            first_sequence: reply.state.first_seq,
             last_sequence: reply.state.last_seq,
-            lost: u64::try_from(lost).unwrap_or(u64::MAX),
-            created: reply.created,
             leader,
             replicas: replicas.collect(),
         })

@@ -37,7 +37,8 @@ impl Wire {
     ///
     /// # Errors
     /// [`WireError`].
-    pub(in crate::sealed_log) async fn get(&self, sequence: u64) -> Result<Option<Raw>, WireError> {
+    #[cfg(test)]
+    pub(super) async fn get(&self, sequence: u64) -> Result<Option<Raw>, WireError> {
         if sequence == 0 {
             return Ok(None);
         }

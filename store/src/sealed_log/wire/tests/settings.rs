@@ -36,9 +36,9 @@ async fn the_streams_are_made_as_wanted() {
         info.check(1).unwrap();
         let error = info.check(3).unwrap_err();
         assert_eq!((error.setting, error.found.as_str(), error.wanted.as_str()), ("num_replicas", "1", "3"));
-        assert_eq!((info.messages, info.first_sequence, info.last_sequence, info.lost), (0, 0, 0, 0));
+        assert_eq!((info.messages, info.last_sequence), (0, 0));
         assert_eq!((info.current_replicas(), info.wanted_replicas()), (1, Some(1)));
-        assert!(info.replicas.is_empty() && !info.created.is_empty());
+        assert!(info.replicas.is_empty());
     }
 }
 
@@ -168,8 +168,7 @@ fn what_a_later_server_adds_is_named_only_where_it_says_something() {
             config[setting] = value.clone();
         }
         let state = json!({ "messages": 0, "first_seq": 0, "last_seq": 0 });
-        StreamInfo::parse(Bucket::Control, json!({ "config": config, "created": "", "state": state }))
-            .unwrap()
+        StreamInfo::parse(Bucket::Control, json!({ "config": config, "state": state })).unwrap()
     };
     let silent = json!({ "new_a": false, "new_b": 0, "new_c": "", "new_d": null, "new_e": {}, "new_f": [] });
     reply(silent).check(1).unwrap();
@@ -201,10 +200,9 @@ fn what_a_later_server_adds_is_named_only_where_it_says_something() {
 #[test]
 fn a_replica_counts_while_it_is_current_online_and_heard_of() {
     let info = |leader: Value, replicas: Value| {
-        let state =
-            json!({ "messages": 7, "first_seq": 2, "last_seq": 9, "lost": { "msgs": [3, 4], "bytes": 9 } });
+        let state = json!({ "messages": 7, "first_seq": 2, "last_seq": 9 });
         let cluster = json!({ "name": "c", "leader": leader, "replicas": replicas });
-        let reply = json!({ "config": Bucket::Control.config(3), "created": "then", "state": state, "cluster": cluster });
+        let reply = json!({ "config": Bucket::Control.config(3), "state": state, "cluster": cluster });
         StreamInfo::parse(Bucket::Control, reply).unwrap()
     };
     let good = json!({ "name": "n1", "current": true, "active": 1_000_000 });
@@ -215,7 +213,7 @@ fn a_replica_counts_while_it_is_current_online_and_heard_of() {
         json!({ "name": "n2" }),
     ];
     let all = info(json!("n0"), json!([good, good]));
-    assert_eq!((all.current_replicas(), all.lost, all.leader.as_deref()), (3, 2, Some("n0")));
+    assert_eq!((all.current_replicas(), all.last_sequence, all.leader.as_deref()), (3, 9, Some("n0")));
     all.check(3).unwrap();
     for other in others {
         assert_eq!(info(json!("n0"), json!([good, other])).current_replicas(), 2, "{other}");
