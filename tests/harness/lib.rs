@@ -23,4 +23,4 @@ pub use folder::{Contents, Scratch};
 pub use host::Host;
 pub use kv::KvHosts;
 pub use program::{Program, Run};
-pub use unibus_nats::config::Cipher;
+pub use unibus_nats::config::{Cipher, Sync};
