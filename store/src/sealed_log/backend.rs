@@ -101,7 +101,7 @@ impl Backend for SealedLog {
                     ErrorClass::Tampered | ErrorClass::Corrupt | ErrorClass::RolledBack
                 ) =>
             {
-                self.shared.condemn_for(error)
+                self.shared.condemn_for(error);
             }
             Err(_) => {}
         }

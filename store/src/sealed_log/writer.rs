@@ -64,6 +64,28 @@ struct Plan {
     jobs: usize,
 }
 
+/// Publications of the same jobs, stating the same sequence, that nobody has answered: one of them may be stored, now
+/// or later, and then none of the others ever is.
+#[derive(Default)]
+struct Attempts {
+    at: u64,
+    marks: Vec<Mark>,
+    /// What to answer if one of them was stored: the rules' answers are those of that view.
+    outcomes: Vec<Result<(), StoreError>>,
+}
+
+impl Attempts {
+    fn remember(&mut self, plan: Plan, sealed: &[Sealed]) {
+        (self.at, self.outcomes) = (plan.at, plan.outcomes);
+        self.marks.extend(sealed.first().map(|entry| mark_of(&entry.payload)));
+    }
+
+    /// Jobs that the next attempt may have: the same ones, as long as an earlier attempt may still win.
+    const fn jobs(&self) -> usize {
+        if self.marks.is_empty() { usize::MAX } else { self.outcomes.len() }
+    }
+}
+
 /// The writer.
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
@@ -112,37 +134,22 @@ impl Writer {
 
     /// Publishes what it can of the group, and answers that part.
     async fn round(&mut self, group: &mut Vec<Job>) {
-        let mut attempts: Vec<Mark> = Vec::new();
-        let mut attempted = (0_u64, 0_usize);
+        let mut attempts = Attempts::default();
         loop {
             if let Err(error) = self.shared.is_trusted() {
                 // A doubt may pass; a verdict does not.
-                if self.shared.verdict().is_some() || !self.pause(group).await {
+                if self.shared.verdict().is_some() || !pause(group).await {
                     answer_all(group, &error);
                     return;
                 }
                 continue;
             }
-            // What an earlier attempt that nobody answered has become.
-            if !attempts.is_empty() && self.shared.sequence() > attempted.0 {
-                match self.shared.standing(attempted.0.saturating_add(1), &attempts) {
-                    Standing::Ours => {
-                        answer(group, attempted.1, |_| Ok(()));
-                        return;
-                    }
-                    Standing::Another => attempts.clear(),
-                    Standing::Unknown => {
-                        answer(group, attempted.1, |_| {
-                            Err(StoreError::Unavailable { why: "the write's outcome cannot be known" })
-                        });
-                        return;
-                    }
-                }
+            if self.settle(group, &mut attempts) {
+                return;
             }
-            let limit = if attempts.is_empty() { usize::MAX } else { attempted.1 };
-            let Some(plan) = self.plan(group, limit) else {
+            let Some(plan) = self.plan(group, attempts.jobs()) else {
                 // Not settled yet.
-                if !self.moved_on(self.shared.sequence()).await && !self.pause(group).await {
+                if !self.moved_on(self.shared.sequence()).await && !pause(group).await {
                     answer_all(group, &StoreError::Unavailable { why: "this node is catching up" });
                     return;
                 }
@@ -156,48 +163,59 @@ impl Writer {
                 }
             };
             let sent = Instant::now();
-            match self.wire.publish(&sealed, plan.at, ATTEMPT).await {
+            let why = match self.wire.publish(&sealed, plan.at, ATTEMPT).await {
                 Ok(_) => {
                     self.shared.prove(sent);
                     self.done(group, plan, &sealed);
                     return;
                 }
-                Err(PublishError::WrongLastSequence) => {
-                    if !self.moved_on(plan.at).await && !self.pause(group).await {
-                        answer_all(group, &StoreError::Unavailable { why: "the log does not move on" });
-                        return;
-                    }
-                }
-                Err(PublishError::Unknown { why }) => {
-                    drop(why);
-                    attempted = (plan.at, plan.jobs);
-                    attempts.extend(sealed.first().map(|entry| mark_of(&entry.payload)));
-                    if !self.pause(group).await {
-                        answer_all(
-                            group,
-                            &StoreError::Unavailable { why: "no acknowledgement from the log" },
-                        );
-                        return;
-                    }
-                }
-                Err(PublishError::NotStored { why, .. }) => {
-                    drop(why);
-                    if !self.pause(group).await {
-                        answer_all(
-                            group,
-                            &StoreError::Unavailable { why: "the log does not take the write" },
-                        );
-                        return;
-                    }
-                }
                 Err(PublishError::TooLarge { .. } | PublishError::TooMany { .. }) => {
-                    answer(group, plan.jobs, |_| {
-                        Err(StoreError::Invalid { what: "too much for one write to the log" })
-                    });
+                    let what = "too much for one write to the log";
+                    answer(group, plan.jobs, |_| Err(StoreError::Invalid { what }));
                     return;
                 }
+                // A leader that has lost office without knowing it can say so while the true one stores the write: what
+                // stands there tells.
+                Err(PublishError::WrongLastSequence) => {
+                    let at = plan.at;
+                    attempts.remember(plan, &sealed);
+                    if self.moved_on(at).await {
+                        continue;
+                    }
+                    "the log does not move on"
+                }
+                Err(PublishError::NotStored { .. }) => "the log does not take the write",
+                Err(PublishError::Unknown { .. }) => {
+                    attempts.remember(plan, &sealed);
+                    "no acknowledgement from the log"
+                }
+            };
+            if !pause(group).await {
+                answer_all(group, &StoreError::Unavailable { why });
+                return;
             }
         }
+    }
+
+    /// Looks what earlier attempts that nobody has answered have become. True if the group is answered by that.
+    fn settle(&self, group: &mut Vec<Job>, attempts: &mut Attempts) -> bool {
+        if attempts.marks.is_empty() || self.shared.sequence() <= attempts.at {
+            return false;
+        }
+        match self.shared.standing(attempts.at.saturating_add(1), &attempts.marks) {
+            Standing::Another => {
+                attempts.marks.clear();
+                return false;
+            }
+            Standing::Ours => {
+                let mut outcomes = std::mem::take(&mut attempts.outcomes).into_iter();
+                answer(group, outcomes.len(), |_| outcomes.next().unwrap_or(Ok(())));
+            }
+            Standing::Unknown => answer(group, attempts.outcomes.len(), |_| {
+                Err(StoreError::Unavailable { why: "the write's outcome cannot be known" })
+            }),
+        }
+        true
     }
 
     /// Runs the group over the view. None while the view is not one to write from.
@@ -308,15 +326,17 @@ impl Writer {
         let beyond = advanced.wait_for(|last| *last > sequence);
         matches!(tokio::time::timeout(CATCH_UP, beyond).await, Ok(Ok(_)))
     }
+}
 
-    /// Gives up whoever has waited too long, and waits a little; false if nobody is left who waits.
-    async fn pause(&self, group: &mut Vec<Job>) -> bool {
-        let now = Instant::now();
-        if group.iter().any(|job| job.deadline <= now) || group.is_empty() {
-            return false;
+/// Waits a little; false at once if nobody waits, or somebody has waited too long.
+fn pause(group: &[Job]) -> impl Future<Output = bool> + use<> {
+    let now = Instant::now();
+    let has_time = !group.is_empty() && group.iter().all(|job| job.deadline > now);
+    async move {
+        if has_time {
+            tokio::time::sleep(PAUSE).await;
         }
-        tokio::time::sleep(PAUSE).await;
-        true
+        has_time
     }
 }
 

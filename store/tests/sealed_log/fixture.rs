@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use unibus_keyfile::id::UnixTime;
 use unibus_keyfile::node_key::NodeKeyFile;
-use unibus_keyfile::nodeset::Plan;
+use unibus_keyfile::nodeset::{Nodeset, Plan};
 use unibus_keyfile::operator_key::OperatorKey;
 use unibus_store::error::StoreError;
 use unibus_store::keys::Keys;
@@ -37,6 +37,7 @@ pub(crate) struct Site {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) operator: OperatorKey,
     pub(crate) own: Arc<NodeKeyFile>,
+    pub(crate) nodeset: Nodeset,
     pub(crate) server: Option<Server>,
 }
 
@@ -49,7 +50,7 @@ impl Site {
         std::fs::write(folder.path().join("nodeset"), nodeset.as_bytes()).unwrap();
         std::fs::create_dir(folder.path().join("state")).unwrap();
         let server = Some(Server::start(&folder.path().join("js")));
-        Self { folder, operator, own, server }
+        Self { folder, operator, own, nodeset, server }
     }
 
     pub(crate) fn url(&self) -> String {
