@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// A running server; killed on drop.
 pub(crate) struct Server {
-    child: Child,
+    pub(crate) child: Child,
     port: u16,
 }
 
@@ -47,11 +47,5 @@ impl Server {
         let pid = Pid::from_child(&self.child);
         // It may be gone already.
         kill_process(pid, signal).ok();
-    }
-
-    /// Ends it cleanly.
-    pub(crate) fn stop(mut self) {
-        self.signal(Signal::TERM);
-        self.child.wait().unwrap();
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use unibus_keyfile::id::UnixTime;
 use unibus_keyfile::node_key::NodeKeyFile;
@@ -81,7 +82,9 @@ impl Site {
 
     /// Stops the server cleanly.
     pub(crate) fn stop(&mut self) {
-        self.server.take().unwrap().stop();
+        let mut server = self.server.take().unwrap();
+        server.signal(Signal::TERM);
+        server.child.wait().unwrap();
     }
 
     pub(crate) fn start(&mut self) {
