@@ -274,7 +274,13 @@ impl MigrateError {
             Self::Open(source) => source.class(),
             Self::Log(source) => source.class(),
             Self::Identity(source) => source.class(),
-            Self::CutShort { source, .. } => source.class(),
+            Self::CutShort { source, .. } => match source.class() {
+                // Of these the exit code says that nothing was changed.
+                ErrorClass::Misuse | ErrorClass::Conflict | ErrorClass::NotFound | ErrorClass::Denied => {
+                    ErrorClass::Io
+                }
+                class => class,
+            },
             Self::Plaintext(source) => source.class(),
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => ErrorClass::NotFound,
             Self::Io { .. } => ErrorClass::Io,
@@ -374,7 +380,10 @@ impl MigrateError {
                     .into()
             }
             Self::CutShort { source, .. } => {
-                let first = source.hint().map(|hint| format!("{hint}; then ")).unwrap_or_default();
+                let first = match source.as_ref() {
+                    Self::SourceMoved { .. } => "stop the daemon that serves the source; then ".to_owned(),
+                    other => other.hint().map(|hint| format!("{hint}; then ")).unwrap_or_default(),
+                };
                 format!("{first}run the same command again: it goes on from what is there; nothing is served before")
             }
             Self::Plaintext(source) => source.hint().to_owned(),

@@ -93,16 +93,23 @@ pub fn scan(
         look(&index, place, bytes, &mut |occurrence| tally.record(number, shown, occurrence))
     });
     let restless = listing.take_restless();
-    let (read, unread) = scan::Scan::new(&index, &listing.files, progress).run(options.threads);
+    let size = |files: &[Listed]| files.iter().fold(0_u64, |sum, file| sum.saturating_add(file.stamp.bytes));
+    let (quiet_bytes, total) = (size(&listing.files), size(&listing.files).saturating_add(size(&restless)));
+    let behind = |before: u64| {
+        move |now: Progress| progress(Progress { bytes: before.saturating_add(now.bytes), total })
+    };
+    let (read, unread) = scan::Scan::new(&index, &listing.files, &behind(0)).run(options.threads);
     tally.merge(read);
     let mut not_checked = std::mem::take(&mut listing.not_checked);
     not_checked.extend(unread);
-    not_checked.extend(changes(&listing, &restless, roots));
+    let mut before = quiet_bytes;
     for file in &restless {
-        let (read, unread) = restless_file(&index, file, options.threads);
+        let (read, unread) = restless_file(&index, file, options.threads, &behind(before));
         tally.merge(read);
         not_checked.extend(unread);
+        before = before.saturating_add(file.stamp.bytes);
     }
+    not_checked.extend(changes(&listing, &restless, roots));
     not_checked.sort();
     not_checked.dedup();
     let (bytes, envelopes) = (tally.bytes, std::mem::take(&mut tally.envelopes));
@@ -125,13 +132,18 @@ pub fn scan(
 
 /// Reads a file that was written to a moment ago, and may be again: alone and at once, and anew if it has changed under
 /// the reader, so that the folder of a running server can be audited.
-fn restless_file(index: &Index, file: &Listed, threads: usize) -> (Tally, Vec<NotChecked>) {
+fn restless_file(
+    index: &Index,
+    file: &Listed,
+    threads: usize,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> (Tally, Vec<NotChecked>) {
     let changed = || NotChecked { file: file.shown.clone(), reason: Reason::Changed };
     let mut read = (Tally::default(), vec![changed()]);
     for _ in 0..READ_AGAIN {
         let Ok(stamp) = Stamp::now(&file.path) else { break };
         let now = [Listed { stamp, ..file.clone() }];
-        read = scan::Scan::new(index, &now, &|_| ()).run(threads);
+        read = scan::Scan::new(index, &now, progress).run(threads);
         let [Listed { stamp, .. }] = now;
         if Stamp::now(&file.path).is_ok_and(|later| later == stamp) {
             return read;

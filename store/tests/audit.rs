@@ -199,15 +199,30 @@ fn a_file_that_may_not_be_read_is_not_checked() {
 fn a_file_that_changes_while_it_is_read_is_not_checked() {
     let folder = TempDir::new().unwrap();
     let path = put(&folder, "growing", &noise(100));
-    let once = std::sync::Once::new();
+    let length = std::sync::atomic::AtomicU64::new(200);
+    // Whenever it is read, it grows again.
     let report = audit::scan(canaries(), &[folder.path().to_owned()], Options::default(), &|_| {
-        once.call_once(|| {
-            put(&folder, "appeared", b"z");
-            fs::File::options().append(true).open(&path).unwrap().set_len(200).unwrap();
-        });
+        put(&folder, "appeared", b"z");
+        let length = length.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        fs::File::options().append(true).open(&path).unwrap().set_len(length).unwrap();
     });
     assert_eq!(report.residue, Residue::NotChecked(2), "{report:?}");
     assert!(report.not_checked.iter().all(|one| one.reason == Reason::Changed));
+}
+
+#[test]
+fn a_file_that_was_written_to_a_moment_ago_is_read_again_when_it_changes() {
+    let folder = TempDir::new().unwrap();
+    let path = put(&folder, "1.blk", &noise(100));
+    let once = std::sync::Once::new();
+    let report = audit::scan(canaries(), &[folder.path().to_owned()], Options::default(), &|_| {
+        once.call_once(|| {
+            let mut file = fs::File::options().append(true).open(&path).unwrap();
+            std::io::Write::write_all(&mut file, &in_noise(HANDLE.as_bytes())).unwrap();
+        });
+    });
+    assert_eq!(report.residue, Residue::Found(1), "what was added is found, once: {report:?}");
+    assert_eq!(report.not_checked, []);
 }
 
 #[test]

@@ -166,6 +166,31 @@ fn a_snapshot_of_a_log_in_service_is_restored_on_other_servers() {
 }
 
 #[test]
+fn a_log_that_is_written_to_while_it_is_copied_is_refused_and_nothing_is_kept() {
+    let world = World::with_log(200);
+    let daemon = world.serve();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let run = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 10..=u8::MAX {
+                if stop.load(std::sync::atomic::Ordering::Acquire) {
+                    break;
+                }
+                block_on(daemon.add_user(Actor::Operator, user(number))).unwrap();
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+        });
+        let run = world.copy_out("back").args(["--rate", "500"]).run();
+        stop.store(true, std::sync::atomic::Ordering::Release);
+        run
+    });
+    assert!(run.clone().exits(2).said().contains("changed while it was copied"), "{}", run.said());
+    assert!(!world.host.path("back/control.db").exists());
+    let copied = world.copy_out("back").run().ok().json();
+    assert_eq!(digest(&copied), daemon.position().unwrap().digest.to_string());
+}
+
+#[test]
 fn a_restore_without_a_change_has_the_digest_of_the_snapshot_and_goes_behind_a_witness_only_with_consent() {
     let world = World::with_log(50);
     let (kv, file) = (world.kv(), world.host.path("a.snapshot"));
