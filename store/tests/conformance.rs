@@ -3,7 +3,8 @@
 //! A backend joins with one line at the foot, naming a function that opens an empty store under a given state
 //! key, and how many random histories to hold against the model.
 
-#[cfg(all(test, feature = "sealed-log"))]
+#[cfg(test)]
+#[cfg(feature = "sealed-log")]
 #[path = "nats/server.rs"]
 mod server;
 
