@@ -112,6 +112,8 @@ pub struct PostureKeeper {
     last: RwLock<Measured>,
     /// Once set it stays: what was changed behind our back is not trusted again before a restart has proven everything.
     distrusted: OnceLock<AtRestState>,
+    /// The state that was last said in the log.
+    said: Mutex<Option<AtRestState>>,
     measuring: tokio::sync::Mutex<()>,
     threads: TaskTracker,
 }
@@ -171,6 +173,7 @@ impl PostureKeeper {
             kv,
             last,
             distrusted,
+            said: Mutex::new(None),
             measuring,
             threads,
         }
@@ -225,6 +228,22 @@ impl PostureKeeper {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(change) = watched.iter_mut().find_map(Watched::look) {
             self.distrust(AtRestState::Tampered, &change.to_string());
+        }
+        drop(watched);
+        self.say();
+    }
+
+    /// Says in the log when the state has changed, so that what came and went at night is found in the morning.
+    fn say(&self) {
+        let detail = self.health().posture.at_rest_detail;
+        let before = self.said.lock().unwrap_or_else(PoisonError::into_inner).replace(detail.state);
+        let (state, reason) = (detail.state, detail.reason.as_deref().unwrap_or_default());
+        // The first measurement speaks for itself.
+        let Some(before) = before.filter(|before| *before != state) else { return };
+        if state == AtRestState::Proven {
+            tracing::info!("the posture is proven again");
+        } else {
+            tracing::warn!(?before, now = ?state, reason, "the posture changed");
         }
     }
 
@@ -341,6 +360,11 @@ impl PostureKeeper {
         }
         if let Some(trouble) = self.kv.as_ref().and_then(|node| node.log().trouble()) {
             return Some(trouble);
+        }
+        let store = self.store.posture();
+        let (wanted, current) = (store.replicas_wanted, store.replicas_current);
+        if state == AtRestState::Degraded && current < wanted {
+            return Some(format!("{current} of {wanted} copies are current"));
         }
         let text = match state {
             AtRestState::Unproven if last.unanswered => "the store did not answer the last measurement",

@@ -210,7 +210,8 @@ impl SealedLog {
         let fresh = Arc::new(fresh);
         let quiet = self.options.clone().progress(Arc::new(|_| {}));
         let mut patience = boot::Patience::new(&quiet, Instant::now());
-        replay::replay(&fresh, &self.wire, &quiet, &mut patience).await?;
+        let may_lag = self.options.replicas > 1;
+        replay::replay_to(if may_lag { seen } else { 0 }, &fresh, &self.wire, &quiet, &mut patience).await?;
         let state = fresh.state();
         let (found, witnessed) = (state.sequence(), seen);
         if found < witnessed {

@@ -115,7 +115,10 @@ pub(super) async fn boot(options: &LogOptions, carried: Option<CarriedOver>) -> 
     if let Err(error) = info.check(info.wanted_replicas().unwrap_or(0)) {
         shared.aside.put(other_settings(error))?;
     }
-    replay::replay(&shared, &wire, options, &mut patience).await?;
+    let may_lag = info.wanted_replicas().is_some_and(|replicas| replicas > 1);
+    let seen = witness.as_ref().filter(|_| may_lag && options.access != Access::Init);
+    let seen = seen.map_or(0, |seen| seen.sequence.0);
+    replay::replay_to(seen, &shared, &wire, options, &mut patience).await?;
     if options.access != Access::Init {
         let judged = against_witness(&shared, options, witness.as_ref(), minted);
         judged.or_else(|error| shared.aside.put(error))?;

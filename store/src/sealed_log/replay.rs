@@ -21,6 +21,10 @@ use super::wire::{Raw, Wire};
 const CHUNKS: usize = 4;
 /// Time that the records have to agree with the last entry once the end is reached: a write may be on its way.
 const SETTLE: Duration = Duration::from_secs(3);
+/// Time that a server may be behind its leader.
+const LAG: Duration = Duration::from_secs(10);
+/// Time between two looks at a server that is behind.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Entries between two words about the progress.
 const SAY_EVERY: u64 = 10_000;
 
@@ -28,6 +32,25 @@ const SAY_EVERY: u64 = 10_000;
 pub(super) type Opening = Result<Option<Item>, EntryError>;
 
 type Chunk = Vec<(Raw, Opening)>;
+
+/// As [`replay`], and on until `seen` is reached. Of several servers any may answer, also one that has not yet got what
+/// others acknowledged: only what stays away has been lost.
+pub(super) async fn replay_to(
+    seen: u64,
+    shared: &Arc<Shared>,
+    wire: &Wire,
+    options: &LogOptions,
+    patience: &mut Patience<'_>,
+) -> Result<(), LogError> {
+    let begun = Instant::now();
+    loop {
+        replay(shared, wire, options, patience).await?;
+        if shared.sequence() >= seen || begun.elapsed() >= LAG {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
 
 /// Reads until the end of the stream, where the records must agree with the last entry.
 pub(super) async fn replay(
