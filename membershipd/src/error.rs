@@ -118,7 +118,7 @@ pub enum DaemonError {
     Lost(#[source] Arc<NatsError>),
     /// The log is not opened or not made.
     #[error("cannot open the log")]
-    Log(#[source] LogError),
+    Log(#[source] Box<LogError>),
     /// The folder of the blobs.
     #[error("cannot use the folder of the blobs")]
     Blobs(#[source] BlobError),
@@ -296,7 +296,7 @@ impl From<NatsError> for DaemonError {
 
 impl From<LogError> for DaemonError {
     fn from(error: LogError) -> Self {
-        Self::Log(error)
+        Self::Log(Box::new(error))
     }
 }
 

@@ -161,7 +161,8 @@ impl FirstStart {
 
     /// Names what lies there where a log was not found and would have been made else.
     fn explain(self, error: DaemonError) -> DaemonError {
-        let is_absent = matches!(&error, DaemonError::Log(LogError::NothingThere { .. }));
+        let is_absent =
+            matches!(&error, DaemonError::Log(error) if matches!(**error, LogError::NothingThere { .. }));
         match self.folder {
             Some(path) if is_absent && self.has_streams => DaemonError::Leftovers { path },
             folder if is_absent && self.has_blobs => {
