@@ -95,10 +95,6 @@ pub(super) async fn replay(
             }
             if is_end {
                 if is_settled(shared, &mut at_end_since)? {
-                    // A node that writes is told by the server if it has missed the end.
-                    if !options.access.reads_only() {
-                        return Ok(());
-                    }
                     if end.said.is_none() {
                         match wire.info().await {
                             Ok(info) => end.said = Some(info),
