@@ -120,11 +120,11 @@ fn from_plaintext(args: &CopyArgs, output: Output, from: &Path, to: &Path) -> Re
     Ok(answer(args, &position, &census, &extra))
 }
 
+/// What a plan says of a source.
+type Facts = Vec<(&'static str, String)>;
+
 /// Opens the source and says where it stands. Its key: the recovery key if one is named, else the target's own.
-fn open_source(
-    args: &CopyArgs,
-    own: &Arc<NodeKeyFile>,
-) -> Result<(Sealed, Position, Vec<(&'static str, String)>), MigrateError> {
+fn open_source(args: &CopyArgs, own: &Arc<NodeKeyFile>) -> Result<(Sealed, Position, Facts), MigrateError> {
     // Not read a second time: a key that came in the environment is gone from there.
     let keys = recovery_keys(&args.recovery)?.unwrap_or_else(|| Keys::Node(Arc::clone(own)));
     let source = Sealed::of(&args.from, Given::of_source(args), keys, Unsound::SetAside, "copy")?;

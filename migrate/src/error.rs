@@ -109,7 +109,7 @@ pub enum MigrateError {
         /// The log.
         store: StoreUrl,
         /// What happened.
-        source: Box<MigrateError>,
+        source: Box<Self>,
     },
     /// The sealed content of a blob is not what its record says.
     #[error("a blob in `{}` is refused", folder.display())]

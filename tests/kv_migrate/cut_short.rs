@@ -4,7 +4,7 @@ use std::fs::File;
 
 use unibus_store::sealed_log::{LogError, STREAM};
 use unibus_store::store::{PostureState, Store, Strength};
-use unibus_tests::{Host, Program, wait};
+use unibus_tests::{Daemon, Host, Program, wait};
 
 use crate::world::{World, api, as_a_stranger, digest, last};
 
@@ -62,6 +62,65 @@ fn a_copy_that_is_killed_is_never_served_half_and_is_finished_by_running_it_agai
     assert_eq!((digest(&verified), &verified["entries"]), (digest(&before), &before["entries"]));
 }
 
+fn add_user(daemon: &Daemon, number: u8) {
+    let key = data_encoding::HEXLOWER.encode(&[number; 32]);
+    let body = serde_json::json!({ "sign_pub": key, "handle": format!("later{number}") });
+    daemon.post("/users", &body).unwrap().has(201);
+}
+
+/// Five users with keys of this byte and the four behind it.
+fn add_users(daemon: &Daemon, first: u8) {
+    (first..first + 5).for_each(|number| add_user(daemon, number));
+}
+
+#[test]
+fn a_source_that_moves_on_leaves_a_part_that_nobody_serves() {
+    let world = World::with_database(300);
+    drop(world.serve());
+    let daemon = world.host.serve();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let run = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 10..=u8::MAX {
+                if stop.load(std::sync::atomic::Ordering::Acquire) {
+                    break;
+                }
+                add_user(&daemon, number);
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+        });
+        let run = world.copy_in().args(["--rate", "600"]).run();
+        stop.store(true, std::sync::atomic::Ordering::Release);
+        run
+    });
+    // Not 2, which would say that nothing was changed.
+    assert!(run.clone().exits(1).said().contains("changed while it was copied"), "{}", run.said());
+    assert!(matches!(world.try_serve(), Err(LogError::HalfImported)));
+    assert_eq!(daemon.stop(), Some(0));
+    let done = world.copy_in().run().ok().json();
+    assert_eq!(digest(&done), digest(&world.host.status()));
+}
+
+#[test]
+fn what_a_part_of_an_import_holds_too_many_is_removed() {
+    let world = World::with_database(300);
+    let snapshot = world.host.path("a.snapshot");
+    let taken = world.host.snapshot("a.snapshot").args(["--json"]).run().ok().json();
+    let daemon = world.host.serve();
+    // They come first in the canonical order, so that they are in the part.
+    add_users(&daemon, 2);
+    assert_eq!(daemon.stop(), Some(0));
+    drop(world.serve());
+    kill_after(&world, world.copy_in().args(["--rate", "600"]), 505);
+    // The snapshot is of the same store, and does not know them.
+    let restored = world.restore(&snapshot).run().ok().json();
+    assert_eq!(digest(&restored), digest(&taken));
+    let log = world.serve();
+    assert_eq!(log.position().unwrap().digest.to_string(), digest(&taken));
+    let users = tokio::runtime::Runtime::new().unwrap().block_on(log.users(Strength::Local)).unwrap();
+    assert_eq!(users.len(), 300);
+}
+
 #[test]
 fn another_source_does_not_finish_it_and_the_same_one_later_on_does() {
     let world = World::with_database(300);
@@ -90,11 +149,7 @@ fn another_source_does_not_finish_it_and_the_same_one_later_on_does() {
 
     // The source has moved on: users that were copied are changed, some are new.
     let daemon = world.host.serve();
-    for number in 100..105_u8 {
-        let key = data_encoding::HEXLOWER.encode(&[number; 32]);
-        let body = serde_json::json!({ "sign_pub": key, "handle": format!("later{number}") });
-        daemon.post("/users", &body).unwrap().has(201);
-    }
+    add_users(&daemon, 100);
     let listed = daemon.get("/users").unwrap().json();
     let revoked = listed["users"][7]["sign_pub"]
         .as_str()
@@ -102,7 +157,7 @@ fn another_source_does_not_finish_it_and_the_same_one_later_on_does() {
         .unwrap()
         .to_owned();
     daemon.post(&format!("/users/{revoked}/revoke"), &serde_json::json!({})).unwrap();
-    daemon.stop();
+    assert_eq!(daemon.stop(), Some(0));
     let before = world.host.status();
     // The state folder is lost meanwhile: of a log that nobody serves it is not needed.
     std::fs::rename(world.state(), world.host.path("old-state")).unwrap();

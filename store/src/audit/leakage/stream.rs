@@ -170,6 +170,7 @@ mod tests {
     use super::*;
 
     /// A message as nats-server writes it.
+    #[expect(clippy::little_endian_bytes, reason = "as nats-server writes them")]
     fn message(
         sequence: u64,
         seconds: u64,
