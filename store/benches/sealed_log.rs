@@ -8,6 +8,8 @@
     clippy::unwrap_used,
     clippy::print_stdout,
     clippy::as_conversions,
+    clippy::indexing_slicing,
+    clippy::panic,
     reason = "a bench prints a table, and stops at the first error"
 )]
 

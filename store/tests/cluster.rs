@@ -3,6 +3,7 @@
 #![cfg(feature = "sealed-log")]
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests have the system's clock, and do what an operator does")]
 mod cluster {
     mod fixture;
     mod history;

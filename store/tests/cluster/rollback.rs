@@ -49,9 +49,9 @@ async fn one_folder_put_back_or_wiped_heals_and_all_three_put_back_are_refused()
     all_agree(&logs).await;
     drop(logs);
     // All three: that is no accident of one disk.
-    for node in 0..3 {
+    for (node, folder) in yesterday.iter().enumerate() {
         trio.cluster.stop(node);
-        trio.cluster.put_back(node, &yesterday[node]);
+        trio.cluster.put_back(node, folder);
     }
     for node in 0..3 {
         trio.cluster.start(node);

@@ -45,7 +45,7 @@ async fn write(log: Arc<SealedLog>, numbers: Arc<AtomicU32>, stop: Arc<AtomicBoo
             }
             Err(error) => panic!("{error}"),
         }
-        if number % 5 == 0 {
+        if number.is_multiple_of(5) {
             match log.revoke_user(Actor::Operator, sign(number), clock()).await {
                 Ok(()) => drop(known.revoked.insert(number)),
                 Err(StoreError::Unavailable { .. }) => drop(known.perhaps_revoked.insert(number)),
@@ -119,7 +119,7 @@ async fn no_acknowledged_write_is_lost_or_doubled_while_servers_are_killed() {
         for number in &known.revoked {
             assert!(!log.is_authorized(sign(*number), Strength::Local).await, "{number} was revoked");
         }
-        for number in known.acknowledged.iter().filter(|number| *number % 5 != 0) {
+        for number in known.acknowledged.iter().filter(|number| !number.is_multiple_of(5)) {
             assert!(log.is_authorized(sign(*number), Strength::Local).await, "{number} is active");
         }
     }
