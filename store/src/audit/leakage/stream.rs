@@ -166,7 +166,6 @@ fn number64(bytes: &[u8; 8]) -> u64 {
 }
 
 #[cfg(test)]
-#[expect(clippy::little_endian_bytes, reason = "nats-server writes so")]
 mod tests {
     use super::*;
 
