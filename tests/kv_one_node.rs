@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use unibus_tests::kv::{self, KvHosts};
 use unibus_tests::ports::Port;
-use unibus_tests::{Canaries, Contents, Daemon, Program, Run, Scratch, wait};
+use unibus_tests::{Canaries, Contents, Daemon, Program, Run, Scratch, http, wait};
 
 fn key() -> String {
     data_encoding::HEXLOWER.encode(&rand::random::<[u8; 32]>())
@@ -424,4 +424,31 @@ fn nothing_of_a_user_is_readable_with_and_without_the_servers_own_cipher() {
         assert_eq!(users(&hosts)[0]["handle"], handle.as_str());
         assert_eq!(daemon.stop(), Some(0));
     }
+}
+
+#[test]
+fn blobs_lie_sealed_beside_the_log_and_outlive_a_restart() {
+    let hosts = KvHosts::new(1);
+    let daemon = hosts.serve(0);
+    let owner = key();
+    add(&hosts, "alice", &owner).ok();
+    let mut canaries = Canaries::new();
+    let content = canaries.word("blob").repeat(9_000);
+    let send = |daemon: &Daemon, method, path: &str, body: &[u8]| {
+        let headers = vec![
+            ("unibus-key-id".to_owned(), owner.clone()),
+            ("content-type".to_owned(), "application/octet-stream".to_owned()),
+        ];
+        http::send(daemon.port, &http::Request { method, path, headers, body }).unwrap()
+    };
+    let stored = send(&daemon, "POST", "/blobs", content.as_bytes()).has(201).json();
+    let path = format!("/blobs/{}", stored["hash"].as_str().unwrap());
+    assert_eq!(send(&daemon, "GET", &path, b"").has(200).body, content.as_bytes());
+    assert_eq!(daemon.stop(), Some(0));
+    let daemon = hosts.serve(0);
+    assert_eq!(send(&daemon, "GET", &path, b"").has(200).body, content.as_bytes());
+    wait_proven(&daemon);
+    canaries.assert_absent(&[&hosts.path(0, "nats"), &hosts.path(0, "state")]);
+    assert!(!hosts.path(0, "blobs").exists(), "a blob went into the folder");
+    assert_eq!(daemon.stop(), Some(0));
 }

@@ -249,12 +249,14 @@ async fn serve_node(
     let facts = place.facts_of_log(node, folder.as_deref(), (auth, PathBuf::from(OWN_PROGRAM)));
     let log = Arc::clone(node.log());
     let store: Arc<dyn Store> = log;
-    let blobs = match place.blobs() {
-        Ok(blobs) => Arc::new(blobs),
-        Err(error) => {
+    let opening = Arc::clone(node.log());
+    let blobs = match tokio::task::spawn_blocking(move || opening.blobs()).await {
+        Ok(Ok(blobs)) => Arc::new(blobs),
+        Ok(Err(error)) => {
             front.close().await;
-            return Err(error);
+            return Err(DaemonError::Blobs(error));
         }
+        Err(_) => return Ok(()),
     };
     let state_dir = place.state_dir().to_path_buf();
     let config = Config::new((store, blobs), (auth, clear_rooms), facts, state_dir);

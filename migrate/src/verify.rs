@@ -11,6 +11,7 @@ use unibus_store::archive::{Recipient, Snapshot, Unlocked, Verified};
 use unibus_store::blobs::{BlobError, BlobStore};
 use unibus_store::error::StoreError;
 use unibus_store::record::{Kind, Record, RecordBytes, RecordId};
+use unibus_store::sealed_log::SealedLog;
 use unibus_store::store::{Census, ExportSink, Position, Store};
 
 use crate::cli::{KeyArgs, RecoveryArgs, VerifyArgs};
@@ -50,9 +51,10 @@ fn sealed(args: &VerifyArgs, output: Output) -> Result<Answer, MigrateError> {
     let (position, census) = (report.position, report.census);
     let beside = || Some(args.store.file()?.parent().unwrap_or(Path::new("")).join("blobs"));
     let folder = args.store_dir.clone().or_else(beside);
-    let checked = match &folder {
-        Some(folder) => blobs(output, opened.store(), census.blobs, folder)?,
-        None => 0,
+    let checked = match (&folder, opened.log()) {
+        (None, Some(log)) => blobs_of_log(output, log, census.blobs)?,
+        (Some(folder), _) => blobs(output, opened.store(), census.blobs, folder)?,
+        (None, None) => 0,
     };
     let object = json!({
         "command": "verify",
@@ -133,9 +135,26 @@ fn blobs(output: Output, store: &dyn Store, expected: u64, folder: &Path) -> Res
     if expected == 0 || !folder.is_dir() {
         return Ok(0);
     }
+    check_blobs(output, store, (expected, folder), || BlobStore::open(folder))
+}
+
+/// As [`blobs`], in the object store beside a log.
+fn blobs_of_log(output: Output, log: &SealedLog, expected: u64) -> Result<u64, MigrateError> {
+    if expected == 0 {
+        return Ok(0);
+    }
+    check_blobs(output, log, (expected, Path::new("UNIBUS_blobs")), || log.blobs())
+}
+
+fn check_blobs(
+    output: Output,
+    store: &dyn Store,
+    (expected, folder): (u64, &Path),
+    open: impl FnOnce() -> Result<BlobStore, BlobError>,
+) -> Result<u64, MigrateError> {
     let refused = |source| MigrateError::Blob { folder: folder.to_owned(), source };
     let mut sink = BlobSink {
-        blobs: BlobStore::open(folder).map_err(refused)?,
+        blobs: open().map_err(refused)?,
         progress: output.progress("blobs", Some(expected)),
         checked: 0,
         refused: None,

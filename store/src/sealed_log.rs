@@ -41,6 +41,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 use unibus_keyfile::durable::{LockFile, Sync};
+use unibus_keyfile::error::ErrorClass;
 use unibus_keyfile::id::{Epoch, NodeName, Sequence};
 use unibus_keyfile::keyring::{CarriedOver, Keyring};
 use unibus_keyfile::nodeset::Nodeset;
@@ -62,6 +63,7 @@ pub use self::{
     salvage::Quarantined,
     stream::STREAM,
 };
+use crate::blobs::{BlobError, BlobStore, BucketUse};
 use crate::{error::StoreError, record::Timestamp, store::Census};
 
 /// Threads of a log: one reads what comes, one writes.
@@ -70,6 +72,8 @@ const THREADS: usize = 2;
 const WAITING: usize = 4096;
 /// Parts of the staleness limit after which an idle node writes a heartbeat.
 const BEATS_PER_LIMIT: u32 = 4;
+/// Time between two attempts to open the blobs.
+const BLOBS_PAUSE: Duration = Duration::from_millis(200);
 /// Time for a document that others also want to write.
 const DOCUMENT_TRIES: usize = 20;
 
@@ -333,6 +337,38 @@ impl SealedLog {
     #[must_use]
     pub fn witness(&self) -> Option<Witness> {
         self.keeper.as_ref().and_then(|keeper| keeper.witness())
+    }
+
+    /// The sealed contents of the blobs that this log has records of: an object store on the same servers. It is made
+    /// with the log, and as long as no record names a blob. Blocks.
+    ///
+    /// # Errors
+    /// [`BlobError`]; an object store that is expected is never made anew.
+    pub fn blobs(&self) -> Result<BlobStore, BlobError> {
+        let closed =
+            || BlobError::Unavailable { step: "open the blobs", why: "the log is closed".to_owned() };
+        let runtime = self.runtime.as_ref().ok_or_else(closed)?;
+        let replicas = self.options.replicas;
+        let bucket = match self.options.access {
+            Access::Serve | Access::Init if self.shared.state().census().blobs == 0 => {
+                BucketUse::Make { replicas }
+            }
+            Access::Serve | Access::Init => BucketUse::Keep { replicas },
+            _ => BucketUse::Look,
+        };
+        let begun = Instant::now();
+        loop {
+            match BlobStore::objects(self.wire.client(), runtime.handle().clone(), bucket) {
+                // Right after a start its servers may still be electing a leader for it.
+                Err(error)
+                    if error.class() == ErrorClass::Unavailable
+                        && begun.elapsed() < self.options.boot_budget =>
+                {
+                    on_own_thread(runtime.handle(), tokio::time::sleep(BLOBS_PAUSE));
+                }
+                opened => return opened,
+            }
+        }
     }
 
     /// The nodes of the nodeset, and what the log tells of each.

@@ -167,12 +167,8 @@ impl SealedLog {
         if !self.shared.is_fresh() {
             return PostureState::NoQuorum;
         }
-        let few = {
-            let look = self.last_look.lock().unwrap_or_else(PoisonError::into_inner);
-            look.as_ref().is_some_and(|info| info.current_replicas() < self.options.replicas)
-        };
-        let is_degraded = few
-            || self.shared.doubted().is_some()
+        // A copy that is missing while the majority is there takes nothing from what is proven: the posture counts copies.
+        let is_degraded = self.shared.doubted().is_some()
             || self.shared.is_clock_off()
             || self.shared.state().import_open()
             || !self.shared.state().is_settled()

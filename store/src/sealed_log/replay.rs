@@ -21,6 +21,10 @@ use super::wire::{Raw, Wire};
 const CHUNKS: usize = 4;
 /// Time that the records have to agree with the last entry once the end is reached: a write may be on its way.
 const SETTLE: Duration = Duration::from_secs(3);
+/// The same of several servers: one of them may just be catching up, and another may be asked.
+const SETTLE_AMONG_MANY: Duration = Duration::from_secs(20);
+/// Time after which another server may be asked.
+const ASK_ANOTHER: Duration = Duration::from_secs(1);
 /// Time that a server may be behind its leader.
 const LAG: Duration = Duration::from_secs(10);
 /// Time between two looks at a server that is behind.
@@ -60,6 +64,8 @@ pub(super) async fn replay(
     patience: &mut Patience<'_>,
 ) -> Result<(), LogError> {
     let mut at_end_since: Option<Instant> = None;
+    let is_shared = options.replicas > 1 || is_kept_by_many(wire).await;
+    let settle = if is_shared { SETTLE_AMONG_MANY } else { SETTLE };
     let mut end = End::default();
     loop {
         let mut tail = match wire.tail(shared.sequence().saturating_add(1)).await {
@@ -69,6 +75,7 @@ pub(super) async fn replay(
                 continue;
             }
         };
+        let asked = Instant::now();
         let mut opening: VecDeque<JoinHandle<Chunk>> = VecDeque::new();
         let mut total = 0;
         let mut said = 0;
@@ -94,16 +101,19 @@ pub(super) async fn replay(
                 }
             }
             if is_end {
-                if is_settled(shared, &mut at_end_since)? {
+                if is_settled(shared, &mut at_end_since, settle)? {
                     if end.said.is_none() {
                         match wire.info().await {
                             Ok(info) => end.said = Some(info),
                             Err(error) => break Some(error),
                         }
                     }
-                    if end.is_reached(shared)? {
+                    if end.is_reached(shared, settle)? {
                         return Ok(());
                     }
+                }
+                if is_shared && asked.elapsed() >= ASK_ANOTHER {
+                    break None;
                 }
             } else {
                 at_end_since = None;
@@ -115,11 +125,16 @@ pub(super) async fn replay(
     }
 }
 
+/// Whether several servers keep the stream.
+async fn is_kept_by_many(wire: &Wire) -> bool {
+    wire.info().await.is_ok_and(|info| info.wanted_replicas().is_some_and(|replicas| replicas > 1))
+}
+
 /// Whether the records agree with the last entry; an error if they do not for too long.
-fn is_settled(shared: &Shared, since: &mut Option<Instant>) -> Result<bool, LogError> {
+fn is_settled(shared: &Shared, since: &mut Option<Instant>, settle: Duration) -> Result<bool, LogError> {
     let state = shared.state();
     let Some(unsettled) = state.unsettled() else { return Ok(true) };
-    if since.get_or_insert_with(Instant::now).elapsed() < SETTLE {
+    if since.get_or_insert_with(Instant::now).elapsed() < settle {
         return Ok(false);
     }
     let what = match unsettled.gap {
@@ -141,7 +156,7 @@ struct End {
 impl End {
     /// Whether all is read that was there then, as many entries as the server counts: a log whose last entries are
     /// gone looks like an older one.
-    fn is_reached(&mut self, shared: &Shared) -> Result<bool, LogError> {
+    fn is_reached(&mut self, shared: &Shared, settle: Duration) -> Result<bool, LogError> {
         let Some((last, messages)) = self.said.as_ref().map(|said| (said.last_sequence, said.messages))
         else {
             return Ok(false);
@@ -152,7 +167,7 @@ impl End {
             if self.reached != reached {
                 (self.reached, self.since) = (reached, None);
             }
-            if self.since.get_or_insert_with(Instant::now).elapsed() < SETTLE {
+            if self.since.get_or_insert_with(Instant::now).elapsed() < settle {
                 return Ok(false);
             }
             let what = format!("entries are missing behind it: the server has given {last} sequences");

@@ -29,7 +29,7 @@ async fn of_three_nodes_that_begin_together_exactly_one_mints_the_keys() {
         })
         .await;
         until("proven", async || log.posture().state == PostureState::Proven).await;
-        assert_eq!(log.posture().replicas_current, 3);
+        until("three copies", async || log.posture().replicas_current == 3).await;
     }
     all_agree(&logs).await;
 }

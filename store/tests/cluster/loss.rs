@@ -20,7 +20,8 @@ async fn with_two_of_three_down_nothing_is_answered_and_back_it_serves_without_a
     trio.cluster.kill(1);
     let begun = Instant::now();
     until("closed", async || !is_authorized(&logs[2], 1).await).await;
-    assert!(begun.elapsed() < Duration::from_millis(2500), "{:?}", begun.elapsed());
+    // Two seconds, and what a busy machine takes to look.
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
     assert_eq!(logs[2].posture().state, PostureState::NoQuorum);
     assert!(logs[2].add_user(Actor::Operator, user(2)).await.is_err());
     trio.cluster.start(0);

@@ -100,6 +100,11 @@ impl Wire {
         Ok(Self { client, losses, breaks: Breaks::default(), refusal })
     }
 
+    /// The client, for what else lies on the same servers.
+    pub(in crate::sealed_log) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     /// Version of the server that the connection is to.
     pub(in crate::sealed_log) fn server_version(&self) -> String {
         self.client.server_info().version
