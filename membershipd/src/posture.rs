@@ -321,7 +321,8 @@ impl PostureKeeper {
             epoch: store.epoch.map_or(0, |epoch| epoch.get()),
             oldest_epoch_in_use: store.oldest_epoch_in_use.map_or(0, |epoch| epoch.get()),
             epoch_age_days: u64::try_from(age.div_euclid(86_400_000_000)).unwrap_or(0),
-            entries: last.entries,
+            // A log knows at any time how many records it holds; a database only when it was read.
+            entries: if store.backend == "kv" { store.entries } else { last.entries },
             unsealed: last.unsealed,
             undecryptable: last.undecryptable,
             node_key: store.node_key.map_or_else(String::new, |key| key.to_string()),
