@@ -16,14 +16,15 @@ pub fn run(arguments: &[String]) -> Result<(), String> {
     } else {
         cargo().args(["test"]).args(WORKSPACE).args(["--lib", "--bins", "--tests", "--no-fail-fast"])
     };
-    tests.args(arguments).env("NATS_SERVER_BIN", nats_server).run()?;
+    tests.args(arguments).env("NATS_SERVER_BIN", &nats_server).run()?;
     if !arguments.is_empty() {
         return Ok(());
     }
     cargo().args(["test"]).args(WORKSPACE).args(["--doc"]).run()?;
     if has_benches()? {
         // A bench run as a test is the smoke form: every measurement once, on little data.
-        cargo().args(["test"]).args(WORKSPACE).args(["--bench", "*"]).run()?;
+        let smoke = cargo().args(["test"]).args(WORKSPACE).args(["--bench", "*"]);
+        smoke.env("NATS_SERVER_BIN", &nats_server).run()?;
     }
     Ok(())
 }
