@@ -166,7 +166,7 @@ impl Place {
     }
 
     /// Opens the folder of the sealed blobs; makes it where there is none, since `unibus-migrate` makes stores without one.
-    /// The one place that says where blobs are, whatever the store is.
+    /// Those of a log lie in its object store.
     ///
     /// # Errors
     /// [`DaemonError::Blobs`], [`DaemonError::Files`].

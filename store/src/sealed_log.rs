@@ -89,18 +89,6 @@ pub struct Replication {
     pub current: usize,
 }
 
-/// What a log tells of one node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct NodeSeen {
-    /// Its name.
-    pub name: NodeName,
-    /// Its clock at its last heartbeat.
-    pub heartbeat: Option<Timestamp>,
-    /// The version of the keyring that it has acknowledged.
-    pub acknowledged: Option<u64>,
-}
-
 /// An open log.
 ///
 /// Its tasks run on threads of its own. Dropping it flushes the witness.
@@ -369,19 +357,6 @@ impl SealedLog {
                 opened => return opened,
             }
         }
-    }
-
-    /// The nodes of the nodeset, and what the log tells of each.
-    #[must_use]
-    pub fn nodes(&self) -> Vec<NodeSeen> {
-        let (state, documents) = (self.shared.state(), self.shared.documents());
-        let members = documents.nodeset.nodes().iter();
-        let seen = members.map(|member| NodeSeen {
-            name: member.name.clone(),
-            heartbeat: state.heartbeats().get(&member.name).map(|(_, heartbeat)| heartbeat.at),
-            acknowledged: documents.acknowledged.get(&member.name).copied(),
-        });
-        seen.collect()
     }
 
     /// Whether opening has made this log.
