@@ -146,6 +146,7 @@ fn dev_starts_on_nothing_is_proven_and_starts_again() {
     // Killed and not stopped: it starts again all the same.
     daemon.kill();
     let daemon = Daemon::start(folder.path(), &["--dev"]);
+    daemon.until_proven();
     assert_eq!(daemon.get("/users").1[0]["sign_pub"], KEY);
 }
 
