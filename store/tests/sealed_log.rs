@@ -9,6 +9,8 @@ mod server;
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "tests do what an intruder or an operator does")]
 mod sealed_log {
+    mod codes;
+    mod disk;
     mod documents;
     mod fixture;
     mod outage;
