@@ -134,6 +134,12 @@ pub enum NatsError {
         /// The last line of its log.
         line: String,
     },
+    /// nats-server was up and did not answer any more. It was killed.
+    #[error("nats-server did not answer for {} s and was killed", silent.as_secs())]
+    Hung {
+        /// How long it was asked in vain.
+        silent: Duration,
+    },
     /// A value does not go into nats-server's configuration.
     #[error("`{setting}` cannot be used: {problem}")]
     Setting {
@@ -188,7 +194,9 @@ impl NatsError {
             Self::OtherServerKey { .. } => ErrorClass::WrongKey,
             Self::UnknownServerKey { .. } | Self::NotEncrypting { .. } => ErrorClass::NotProven,
             Self::Unrecoverable { .. } | Self::DamagedIdentity { .. } => ErrorClass::Corrupt,
-            Self::GaveUp { .. } | Self::Ended { .. } | Self::NotReady { .. } => ErrorClass::Unavailable,
+            Self::GaveUp { .. } | Self::Ended { .. } | Self::NotReady { .. } | Self::Hung { .. } => {
+                ErrorClass::Unavailable
+            }
             Self::IdentityFile(source) => source.class(),
         }
     }
@@ -237,6 +245,7 @@ impl NatsError {
             Self::Guard { .. } => "UB-N018",
             Self::System { .. } => "UB-N019",
             Self::DamagedIdentity { .. } => "UB-N020",
+            Self::Hung { .. } => "UB-N021",
             Self::IdentityFile(source) => source.code(),
         }
     }
@@ -277,6 +286,7 @@ impl NatsError {
             Self::GaveUp { .. } | Self::Ended { .. } | Self::NotReady { .. } => {
                 "read what nats-server said, above".into()
             }
+            Self::Hung { .. } => "look at the load, the memory and the disk of this machine".into(),
             Self::Setting { setting, .. } => format!("give another value for {setting}"),
             Self::DamagedIdentity { .. } => {
                 "put the file back; if it is lost, remove it: a new identity is made on the next start".into()
@@ -321,6 +331,7 @@ mod tests {
             NatsError::Guard { why: text() },
             NatsError::System { step: "read", source: source() },
             NatsError::DamagedIdentity { path: path(), problem: "text" },
+            NatsError::Hung { silent: Duration::from_secs(20) },
         ]
     }
 

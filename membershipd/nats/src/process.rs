@@ -1,10 +1,10 @@
 //! One nats-server, from its start to its end. It is not started again here.
 
 mod child;
+mod greeting;
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{ChildStderr, Command, ExitStatus, Stdio};
@@ -53,6 +53,17 @@ pub enum Signal {
     Pause,
     /// Lets it go on.
     Continue,
+}
+
+/// What came of watching a process for a while.
+#[derive(Debug)]
+pub(crate) enum Waited {
+    /// It has ended.
+    Ended(ExitStatus),
+    /// Somebody wants it to end.
+    Interrupted,
+    /// Neither.
+    Nothing,
 }
 
 /// What happens to a process.
@@ -175,7 +186,7 @@ impl Process {
         let (mut encrypts, mut clients, mut routes) = (None, false, !self.config.is_cluster);
         // It listens for routes last, and ends when it cannot.
         while !(clients && routes) {
-            match self.next(Some(deadline)) {
+            match self.next(deadline) {
                 Some(Event::Found(Finding::Encrypts(cipher), _)) => encrypts = Some(cipher),
                 Some(Event::Found(Finding::Ready, _)) => clients = true,
                 Some(Event::Found(Finding::Routes, _)) => routes = true,
@@ -209,7 +220,7 @@ impl Process {
     pub fn wait_end(&mut self, within: Duration) -> Option<ExitStatus> {
         let deadline = Instant::now() + within;
         while self.ended.is_none() {
-            match self.next(Some(deadline)) {
+            match self.next(deadline) {
                 Some(_) => {}
                 None => return None,
             }
@@ -217,14 +228,24 @@ impl Process {
         self.ended
     }
 
-    /// Waits until it has ended, or until somebody interrupts.
-    pub(crate) fn wait_end_or_interrupt(&mut self) -> Option<ExitStatus> {
+    /// Waits until it has ended, until somebody interrupts, or for that long.
+    pub(crate) fn wait_end_or_interrupt(&mut self, within: Duration) -> Waited {
+        let deadline = Instant::now() + within;
         loop {
-            match self.next(None) {
-                Some(Event::Ended(status)) => return Some(status),
-                None | Some(Event::Interrupted) => return self.ended,
+            match self.next(deadline) {
+                Some(Event::Ended(status)) => return Waited::Ended(status),
+                Some(Event::Interrupted) => return Waited::Interrupted,
                 Some(Event::Found(..)) => {}
+                None => return Waited::Nothing,
             }
+        }
+    }
+
+    /// Whether it greets a client within that time. What keeps this process from asking says nothing about it.
+    pub(crate) fn answers(&self, within: Duration) -> bool {
+        match greeting::ask(self.config.client_address, &self.config.server_name, within) {
+            Ok(is_its_own) => is_its_own,
+            Err(error) => !greeting::is_silence(&error),
         }
     }
 
@@ -236,17 +257,12 @@ impl Process {
     }
 
     /// The next event; the first bad finding is kept.
-    fn next(&mut self, deadline: Option<Instant>) -> Option<Event> {
+    fn next(&mut self, deadline: Instant) -> Option<Event> {
         if let Some(status) = self.ended {
             return Some(Event::Ended(status));
         }
-        let event = match deadline {
-            None => self.events.recv().ok()?,
-            Some(deadline) => {
-                let left = deadline.saturating_duration_since(Instant::now());
-                self.events.recv_timeout(left).ok()?
-            }
-        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        let event = self.events.recv_timeout(left).ok()?;
         self.note(&event);
         Some(event)
     }
@@ -300,16 +316,8 @@ impl Process {
 
     /// Whether the client port greets, with the name of this server.
     fn greets(&self, deadline: Instant) -> bool {
-        let deadline = deadline.min(Instant::now() + GREETING);
-        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-        let Ok(stream) = TcpStream::connect_timeout(&self.config.client_address, left) else { return false };
-        if stream.set_read_timeout(Some(left)).is_err() {
-            return false;
-        }
-        let mut line = String::new();
-        let mut reader = BufReader::new(std::io::Read::take(stream, 16 * 1024));
-        let name = format!("\"server_name\":\"{}\"", self.config.server_name);
-        reader.read_line(&mut line).is_ok() && line.starts_with("INFO {") && line.contains(&name)
+        let left = deadline.saturating_duration_since(Instant::now()).min(GREETING);
+        greeting::ask(self.config.client_address, &self.config.server_name, left).unwrap_or(false)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Keeps one nats-server running: starts it, starts it again when it ended, and ends it in order.
 
+use std::cell::Cell;
+use std::process::ExitStatus;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -9,8 +11,11 @@ use tokio::sync::watch;
 use crate::backoff::Backoff;
 use crate::error::{NatsError, system};
 use crate::folder::Folder;
-use crate::process::{Interrupt, Launch, Process, Signal};
+use crate::process::{Interrupt, Launch, Process, Signal, Waited};
 use crate::{ports, version};
+
+/// Questions without an answer after which a server is told to be silent.
+const SILENT: u32 = 2;
 
 /// What a supervisor is started with.
 #[derive(Debug)]
@@ -24,6 +29,27 @@ pub struct Options {
     pub lame_duck: Duration,
     /// How long a terminated server may take before it is killed.
     pub terminate: Duration,
+    /// When a server that is up and silent counts as hung.
+    pub liveness: Liveness,
+}
+
+/// When a server that is up and silent counts as hung: it is asked again and again for its greeting, as a client is.
+#[derive(Clone, Copy, Debug)]
+#[expect(clippy::exhaustive_structs, reason = "callers fill it in, field by field")]
+pub struct Liveness {
+    /// Time from one answer to the next question.
+    pub every: Duration,
+    /// How long an answer may take.
+    pub patience: Duration,
+    /// Questions without an answer, one after the other, after which it is killed and started again.
+    pub misses: u32,
+}
+
+impl Liveness {
+    /// Some twenty seconds in all. Each question is a new chance, so that a machine that was merely busy, or stood
+    /// still as a whole, does not lose its server.
+    pub const USUAL: Self =
+        Self { every: Duration::from_secs(2), patience: Duration::from_secs(3), misses: 4 };
 }
 
 impl Options {
@@ -35,6 +61,7 @@ impl Options {
             ready_within: Duration::from_secs(120),
             lame_duck: Duration::from_secs(5),
             terminate: Duration::from_secs(15),
+            liveness: Liveness::USUAL,
         }
     }
 }
@@ -47,6 +74,11 @@ pub enum State {
     Starting,
     /// Clients can connect.
     Ready,
+    /// It was ready, runs on, and does not answer. It is killed and started again if that goes on.
+    Silent {
+        /// Since when it is asked in vain.
+        since: Instant,
+    },
     /// It ended, and is started again after a wait.
     BackingOff {
         /// How long the wait is.
@@ -229,6 +261,13 @@ impl Shared {
     }
 }
 
+/// What became of a server that was ready.
+enum Watched {
+    Ended(ExitStatus),
+    Interrupted,
+    Hung { silent: Duration },
+}
+
 struct Run {
     options: Options,
     folder: Arc<Folder>,
@@ -242,11 +281,12 @@ impl Run {
         let mut is_first = true;
         loop {
             let began = Instant::now();
+            let is_ready = Cell::new(false);
             let ended = self.once(|| {
+                is_ready.set(true);
                 let _nobody_waits = first.send(Ok(()));
             });
             self.shared.lock().interrupt = None;
-            let was_ready = self.status_was_ready();
             let Some(error) = ended.filter(|_| !self.shared.lock().stop) else {
                 self.shared.set(|status| {
                     status.state = State::Stopped;
@@ -254,7 +294,7 @@ impl Run {
                 });
                 return;
             };
-            if is_first && !was_ready {
+            if is_first && !is_ready.get() {
                 let _nobody_waits = first.send(Err(error));
                 return;
             }
@@ -283,10 +323,6 @@ impl Run {
         }
     }
 
-    fn status_was_ready(&self) -> bool {
-        self.shared.lock().status.is_ready()
-    }
-
     /// One life of nats-server. Gives why it ended; `None` when it was ended in order.
     fn once(&self, ready: impl FnOnce()) -> Option<NatsError> {
         if self.shared.lock().stop {
@@ -306,11 +342,48 @@ impl Run {
         tracing::info!(pid = process.pid(), "nats-server is ready");
         self.shared.set(|status| status.state = State::Ready);
         ready();
-        match process.wait_end_or_interrupt() {
-            Some(status) => Some(process.why_ended(status)),
-            None => {
+        match self.watch(&mut process) {
+            Watched::Ended(status) => Some(process.why_ended(status)),
+            Watched::Interrupted => {
                 self.end(&mut process);
                 None
+            }
+            Watched::Hung { silent } => {
+                process.signal(Signal::Kill);
+                let _ended = process.wait_end(self.options.terminate);
+                Some(NatsError::Hung { silent })
+            }
+        }
+    }
+
+    /// Watches a server that is ready, until it ends, is to end, or does not answer any more.
+    fn watch(&self, process: &mut Process) -> Watched {
+        let Liveness { every, patience, misses } = self.options.liveness;
+        let (mut missed, mut since) = (0_u32, Instant::now());
+        loop {
+            match process.wait_end_or_interrupt(every) {
+                Waited::Ended(status) => return Watched::Ended(status),
+                Waited::Interrupted => return Watched::Interrupted,
+                Waited::Nothing => {}
+            }
+            if missed == 0 {
+                since = Instant::now();
+            }
+            if process.answers(patience) {
+                if missed >= SILENT {
+                    tracing::info!(silent_ms = since.elapsed().as_millis(), "nats-server answers again");
+                    self.shared.set(|status| status.state = State::Ready);
+                }
+                missed = 0;
+                continue;
+            }
+            missed = missed.saturating_add(1);
+            if missed >= misses {
+                return Watched::Hung { silent: since.elapsed() };
+            }
+            if missed == SILENT {
+                tracing::warn!(silent_ms = since.elapsed().as_millis(), "nats-server does not answer");
+                self.shared.set(|status| status.state = State::Silent { since });
             }
         }
     }

@@ -1,15 +1,26 @@
 //! Starting again, giving up, ending, and never leaving a nats-server behind.
 
 use crate::bench::{Bench, PATIENCE, lives, until};
+use rustix::process::Signal;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use unibus_nats::NatsError;
 use unibus_nats::process::Launch;
-use unibus_nats::supervisor::{Options, State, Supervisor};
+use unibus_nats::supervisor::{Liveness, Options, State, Supervisor};
 
 fn kill(pid: u32) {
+    send(pid, Signal::KILL);
+}
+
+fn send(pid: u32, signal: Signal) {
     let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
+fn with_liveness(bench: &Bench, liveness: Liveness) -> Supervisor {
+    let mut options = Options::new(bench.launch());
+    options.liveness = liveness;
+    Supervisor::start(options).unwrap()
 }
 
 #[test]
@@ -159,11 +170,76 @@ fn a_server_that_does_not_end_is_killed() {
     options.terminate = Duration::from_secs(1);
     let supervisor = Supervisor::start(options).unwrap();
     let pid = supervisor.status().pid.unwrap();
-    let stopped = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-    rustix::process::kill_process(stopped, rustix::process::Signal::STOP).unwrap();
+    send(pid, Signal::STOP);
     let start = Instant::now();
     supervisor.stop();
     assert!(!lives(pid) && start.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn a_server_that_hangs_is_told_killed_and_started_again() {
+    let bench = Bench::new();
+    let (every, patience) = (Duration::from_millis(100), Duration::from_millis(500));
+    let supervisor = with_liveness(&bench, Liveness { every, patience, misses: 5 });
+    bench.fill();
+    for restarts in 1..=2 {
+        let pid = supervisor.status().pid.unwrap();
+        send(pid, Signal::STOP);
+        let status = supervisor.wait_for(PATIENCE, |status| matches!(status.state, State::Silent { .. }));
+        assert!(matches!(status.state, State::Silent { .. }) && status.pid == Some(pid), "{status:?}");
+        assert!(!status.is_ready());
+        let status = supervisor.wait_for(PATIENCE, |status| matches!(status.state, State::BackingOff { .. }));
+        let State::BackingOff { error, .. } = status.state else { panic!("{:?}", status.state) };
+        let NatsError::Hung { silent } = &*error else { panic!("{error:?}") };
+        // Five questions of half a second each, and what lies between them.
+        assert!(*silent > Duration::from_millis(2500), "{silent:?}");
+        assert!(!lives(pid));
+        let status = supervisor.wait_for(PATIENCE, |status| status.is_ready());
+        assert!(status.is_ready() && status.restarts == restarts && status.pid != Some(pid), "{status:?}");
+        assert_eq!(bench.messages(), Some(1));
+    }
+    supervisor.stop();
+}
+
+#[test]
+fn a_server_that_is_slow_for_a_while_is_left_alone() {
+    let bench = Bench::new();
+    let (every, patience) = (Duration::from_millis(50), Duration::from_millis(300));
+    let supervisor = with_liveness(&bench, Liveness { every, patience, misses: 40 });
+    let pid = supervisor.status().pid.unwrap();
+    for _ in 0..3 {
+        send(pid, Signal::STOP);
+        let status = supervisor.wait_for(PATIENCE, |status| matches!(status.state, State::Silent { .. }));
+        assert!(matches!(status.state, State::Silent { .. }), "{status:?}");
+        send(pid, Signal::CONT);
+        let status = supervisor.wait_for(PATIENCE, |status| status.is_ready());
+        assert!(status.is_ready() && status.restarts == 0 && status.pid == Some(pid), "{status:?}");
+    }
+    // Asked for its greeting again and again, it has nothing to complain of.
+    std::thread::park_timeout(Duration::from_secs(2));
+    let log = bench.log();
+    assert!(!["[ERR]", "[WRN]"].iter().any(|level| log.contains(level)), "{log}");
+    supervisor.stop();
+}
+
+#[test]
+fn a_stop_ends_a_server_that_hangs() {
+    let bench = Bench::new();
+    let (every, patience) = (Duration::from_millis(100), Duration::from_secs(1));
+    let supervisor = with_liveness(&bench, Liveness { every, patience, misses: 1000 });
+    let pid = supervisor.status().pid.unwrap();
+    send(pid, Signal::STOP);
+    let status = supervisor.wait_for(PATIENCE, |status| matches!(status.state, State::Silent { .. }));
+    assert!(matches!(status.state, State::Silent { .. }), "{status:?}");
+    // It runs on before it is told to end, so that it can.
+    let going_on = std::thread::spawn(move || {
+        std::thread::park_timeout(Duration::from_secs(2));
+        send(pid, Signal::CONT);
+    });
+    supervisor.stop();
+    going_on.join().unwrap();
+    assert!(!lives(pid));
+    assert!(matches!(supervisor.status().state, State::Stopped));
 }
 
 #[test]
