@@ -4,6 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use unibus_tests::kv::{self, KvHosts};
 use unibus_tests::ports::Port;
@@ -203,6 +204,93 @@ fn while_nats_server_is_away_the_daemon_denies_and_says_why() {
     drop(squatter);
     wait_proven(&daemon);
     daemon.get("/users").unwrap().has(200);
+    assert_eq!(daemon.stop(), Some(0));
+}
+
+#[test]
+fn a_nats_server_that_hangs_is_named_killed_and_started_again() {
+    let hosts = KvHosts::new(1);
+    let daemon = hosts.serve(0);
+    add(&hosts, "alice", &key()).ok();
+    let first = kv::wait_for_nats(&daemon, None);
+    kv::signal(first, Signal::STOP);
+    let reason = wait::until("a word in the posture", || {
+        let detail = detail(&daemon);
+        assert_ne!(detail["state"], "tampered");
+        detail["reason"]
+            .as_str()
+            .filter(|reason| reason.contains("nats-server has not answered"))
+            .map(str::to_owned)
+    });
+    assert!(reason.contains("killed and started again"), "{reason}");
+    daemon.get("/healthz").unwrap().has(503);
+    daemon.get("/users").unwrap().has(503);
+    kv::wait_until_gone(first);
+    wait_proven(&daemon);
+    let second = kv::wait_for_nats(&daemon, None);
+    wait::until("an answer", || (daemon.get("/users").ok()?.status == 200).then_some(()));
+    add(&hosts, "bob", &self::key()).ok();
+    assert_eq!(users(&hosts).as_array().unwrap().len(), 2);
+    assert!(daemon.said().contains("UB-N021"), "{}", daemon.said());
+    // And it stays.
+    assert_eq!(kv::wait_for_nats(&daemon, None), second);
+    assert_eq!(daemon.stop(), Some(0));
+}
+
+#[test]
+fn records_that_are_imported_while_the_daemon_serves_are_counted_and_the_keyring_acknowledged() {
+    let hosts = KvHosts::new(1);
+    let identity = hosts.path(0, "internal.id");
+    let command = hosts.daemon_command(0).env("UNIBUS_INTERNAL_ID_FILE", &identity);
+    let daemon = Daemon::start(command, &hosts.path(0, "logs"));
+    let before = detail(&daemon);
+    assert_eq!((&before["entries"], &before["keyring_version"]), (&json!(0), &json!(1)));
+    let tool = |arguments: &[&str]| {
+        Program::ours("unibus-migrate")
+            .args(arguments)
+            .within(&hosts.path(0, ""))
+            .env("UNIBUS_AT_REST_KEY_FILE", hosts.shared("keys/host1.key"))
+            .env("UNIBUS_NODESET", hosts.shared("keys/nodeset"))
+    };
+    // A database of this node with a state key of its own, which the log has to take over.
+    let plain = hosts.path(0, "plain.db");
+    tool(&["sample", "--users", "300", "--rooms", "20"]).option("--out", &plain).run().ok();
+    let plain = format!("sqlite:{}", plain.display());
+    let database = format!("sqlcipher:{}", hosts.path(0, "data/control.db").display());
+    let database_state = hosts.path(0, "data-state");
+    fs::create_dir(hosts.path(0, "data")).unwrap();
+    let copy = tool(&["copy", "--yes", "--from", &plain, "--to", &database]);
+    copy.env("UNIBUS_STATE_DIR", &database_state).run().ok();
+    let kv = format!("kv:nats://127.0.0.1:{}", hosts.nats_port(0));
+    let on_kv = |program: Program| {
+        program.env("UNIBUS_STATE_DIR", hosts.path(0, "state")).env("UNIBUS_INTERNAL_ID_FILE", &identity)
+    };
+    let copy = tool(&["copy", "--json", "--yes", "--from", &database, "--to", &kv])
+        .option("--from-nodeset", hosts.shared("keys/nodeset"))
+        .option("--from-state-dir", &database_state);
+    let copied = on_kv(copy).run().ok().json();
+    let total = copied["records"].clone();
+    assert!(total.as_u64().unwrap() > 320, "{copied}");
+    let after = wait::until("the records in the posture", || {
+        let detail = detail(&daemon);
+        (detail["entries"] == total).then_some(detail)
+    });
+    assert_eq!((&after["keyring_version"], &after["state_digest"]), (&json!(2), &copied["state_digest"]));
+    // Not measured anew: it is told as it is now.
+    assert_eq!(after["proven_at"], before["proven_at"]);
+    let status = wait::until("the acknowledgement", || {
+        let status = on_kv(tool(&["status", "--json", &kv])).run().ok().json();
+        (status["log"]["keyring_acknowledged"]["host1"] == 2).then_some(status)
+    });
+    assert_eq!(status["state_digest"], copied["state_digest"], "{status}");
+    let shown = on_kv(tool(&["status", &kv])).run().ok().stdout;
+    let line = shown.lines().find(|line| line.contains("keyring of")).unwrap_or_default().to_owned();
+    assert!(line.trim_end().ends_with("host1 2"), "{shown}");
+    let listed = add(&hosts, "alice", &key()).ok();
+    assert!(listed.stdout.contains("alice"));
+    wait::until("one more", || {
+        (detail(&daemon)["entries"].as_u64() == total.as_u64().map(|count| count + 1)).then_some(())
+    });
     assert_eq!(daemon.stop(), Some(0));
 }
 

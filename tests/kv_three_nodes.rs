@@ -336,6 +336,61 @@ fn a_node_that_nobody_enrolled_is_refused_with_the_next_step_and_one_that_is_ser
 }
 
 #[test]
+fn a_node_that_starts_before_the_others_know_of_it_waits_and_serves_without_a_restart_of_anybody() {
+    let hosts = KvHosts::new(3);
+    let mut daemons = serve_all(&hosts);
+    let (user, later) = (User::new(), User::new());
+    add(&hosts, 0, "alice", &user.hex());
+    daemons.remove(2).kill();
+    kv::remove(&hosts.path(2, "nats"));
+    kv::remove(&hosts.path(2, "state"));
+    let keys = |name: &str| hosts.shared("keys").join(name);
+    let (nodeset, newer) = (keys("nodeset"), keys("nodeset.new"));
+    let inspected =
+        Program::ours("unibus-key").args(["inspect", "--json"]).args([&nodeset]).run().ok().json();
+    let pin = inspected["cluster"].as_str().unwrap_or_else(|| panic!("{inspected}")).to_owned();
+    let generate = Program::ours("unibus-key").args(["generate", "--name", "host4", "--cluster", &pin]);
+    generate.option("--out", keys("host4.key")).run().ok();
+    let request = Program::ours("unibus-key").args(["request"]).args([keys("host4.key")]);
+    request.option("--out", keys("host4.request")).run().ok();
+    // Approved into a copy, which only the new node has.
+    fs::copy(&nodeset, &newer).unwrap();
+    let approve = Program::ours("unibus-key").args(["approve", "--yes"]).option("--nodeset", &newer);
+    approve.option("--operator", keys("operator.key")).args([keys("host4.request")]).run().ok();
+    let as_fourth = hosts.as_daemon(2, hosts.program_as(2, "host4")).env("UNIBUS_SERVER_NAME", "host3");
+    let fourth = Daemon::spawn(as_fourth.env("UNIBUS_NODESET", &newer), &hosts.path(2, "logs4"));
+    let reason = wait::until("the reason of the new node", || {
+        let health = fourth.get("/healthz").ok()?;
+        assert_eq!(health.status, 503);
+        let reason = health.json()["posture"]["at_rest_detail"]["reason"].as_str()?.to_owned();
+        reason.contains("not wrapped for node `host4`").then_some(reason)
+    });
+    assert!(reason.contains("bring the new nodeset to a node that serves"), "{reason}");
+    assert!(fourth.said().contains(&reason), "{}", fourth.said());
+    fourth.get("/users").unwrap().has(503);
+    let pids: Vec<_> = daemons.iter().map(Daemon::pid).collect();
+
+    // The operator brings it to the others, which run on.
+    fs::copy(&newer, &nodeset).unwrap();
+    wait_proven(&fourth);
+    add(&hosts, 1, "bob", &later.hex());
+    daemons.push(fourth);
+    for daemon in &daemons {
+        wait::until("the keyring of the new nodeset", || {
+            (detail(daemon)["keyring_version"] == 2).then_some(())
+        });
+        wait::until("the user on all", || (later.get(daemon, "/users") == 200).then_some(()));
+        assert_eq!(user.get(daemon, "/users"), 200);
+        wait_proven(daemon);
+    }
+    assert_eq!(daemons.iter().take(2).map(Daemon::pid).collect::<Vec<_>>(), pids);
+    let said: Vec<_> = daemons.iter().map(Daemon::said).collect();
+    let wrapped =
+        said.iter().filter(|said| said.contains("published in the log document=\"keyring\" version=2"));
+    assert_eq!(wrapped.count(), 1, "{said:?}");
+}
+
+#[test]
 fn a_server_without_the_route_secret_does_not_get_in() {
     let hosts = KvHosts::new(3);
     let two = [hosts.spawn(0), hosts.spawn(1)];

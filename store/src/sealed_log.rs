@@ -9,6 +9,7 @@
 mod backend;
 mod boot;
 mod documents;
+mod duties;
 mod entry;
 mod error;
 mod export;
@@ -39,7 +40,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use unibus_keyfile::durable::{LockFile, Sync};
 use unibus_keyfile::error::ErrorClass;
 use unibus_keyfile::id::{Epoch, NodeName, Sequence};
@@ -49,11 +50,14 @@ use unibus_keyfile::witness::{Witness, WitnessSealer};
 
 use self::{
     boot::Booted,
+    documents::Documents,
+    duties::Duties,
     entry::{DocumentName, Sealed},
     guard::LastLook,
     keeper::Keeper,
     nonces::Claims,
     shared::Shared,
+    view::State,
     wire::Wire,
     writer::{Job, WRITE_DEADLINE, Work, Writer},
 };
@@ -74,8 +78,6 @@ const WAITING: usize = 4096;
 const BEATS_PER_LIMIT: u32 = 4;
 /// Time between two attempts to open the blobs.
 const BLOBS_PAUSE: Duration = Duration::from_millis(200);
-/// Time for a document that others also want to write.
-const DOCUMENT_TRIES: usize = 20;
 
 /// Which nodes hold the log, as the server says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -207,9 +209,16 @@ impl SealedLog {
 
     /// Pays what this node owes the log, proves that it is current, and begins to keep the witness.
     async fn begin_to_serve(&self, begun: Instant, has_witness: bool) -> Result<(), LogError> {
+        let of = |jobs: &mpsc::Sender<Job>| {
+            let (shared, options) = (Arc::clone(&self.shared), &self.options);
+            Duties::new(shared, jobs.downgrade(), options.nodeset.clone(), Arc::clone(&options.progress))
+        };
+        let duties = self.jobs.as_ref().map(of);
         let budget = self.options.boot_budget.saturating_sub(begun.elapsed()).max(Duration::from_secs(1));
         let proven = tokio::time::timeout(budget, async {
-            self.pay().await?;
+            if let Some(duties) = &duties {
+                duties.pay().await?;
+            }
             self.prove_now().await?;
             self.is_vouched_for(begun, has_witness).await
         });
@@ -224,6 +233,9 @@ impl SealedLog {
                 source,
             })?;
             tokio::spawn(keeper::keep(Arc::clone(keeper)));
+        }
+        if let Some(duties) = duties {
+            tokio::spawn(duties.go_on());
         }
         Ok(())
     }
@@ -246,29 +258,6 @@ impl SealedLog {
             patience.wait(why).await.map_err(|_| no_witness())?;
         }
         Ok(())
-    }
-
-    /// Publishes a newer nodeset, a keyring wrapped for it, and this node's acknowledgement, as far as they are due.
-    async fn pay(&self) -> Result<(), LogError> {
-        let Some(own) = self.options.keys.node() else { return Ok(()) };
-        for _ in 0..DOCUMENT_TRIES {
-            let at = self.shared.sequence();
-            let Some(document) = boot::owed(&self.shared, own)? else { return Ok(()) };
-            match self.submit(Work::Document(document, at)).await {
-                Ok(()) => self.catch_up(at.saturating_add(1)).await,
-                // Another node was first, perhaps with the very same; what is still due is looked at anew.
-                Err(StoreError::Unavailable { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(LogError::Unreachable { why: "the log moves on all the time".into(), waited: WRITE_DEADLINE })
-    }
-
-    /// Waits until the view is beyond `sequence`.
-    async fn catch_up(&self, sequence: u64) {
-        let mut advanced = self.shared.advanced.subscribe();
-        // A view that does not get there is noticed by the next write.
-        drop(tokio::time::timeout(WRITE_DEADLINE, advanced.wait_for(|last| *last > sequence)).await);
     }
 
     /// Waits for an acknowledged write that was sent after this call: then the view misses nothing older.
@@ -294,13 +283,10 @@ impl SealedLog {
     }
 
     async fn submit(&self, work: Work) -> Result<(), StoreError> {
-        let closed = StoreError::Unavailable { why: "the log is open for reading only" };
-        let Some(jobs) = &self.jobs else { return Err(closed) };
-        let (answer, answered) = oneshot::channel();
-        let job = Job { work, answer, deadline: Instant::now() + WRITE_DEADLINE };
-        let gone = |_| StoreError::Poisoned { step: "the writer" };
-        jobs.send(job).await.map_err(|_| StoreError::Poisoned { step: "the writer" })?;
-        answered.await.map_err(gone)?
+        let Some(jobs) = &self.jobs else {
+            return Err(StoreError::Unavailable { why: "the log is open for reading only" });
+        };
+        writer::submit(jobs, work).await
     }
 
     /// Runs on the log's own threads, and waits for it on one that belongs to nobody's runtime.
@@ -436,8 +422,7 @@ impl SealedLog {
     /// [`LogError::NotEmpty`]; what keeps the log from writing.
     pub fn carry_over(&self, carried: CarriedOver) -> Result<(), LogError> {
         let own = self.options.keys.node().ok_or(LogError::Misuse("an import needs the node's key file"))?;
-        let at = self.shared.sequence();
-        let sealed = {
+        let (next, sealed, before) = {
             let (state, documents) = (self.shared.state(), self.shared.documents());
             if state.ever_held_a_record() {
                 return Err(LogError::NotEmpty { records: state.census().total() });
@@ -446,24 +431,28 @@ impl SealedLog {
             let (nodeset, secrets) = (&documents.nodeset, &documents.secrets);
             let (next, _) =
                 documents.keyring.carry_over(nodeset, own, secrets, carried, now).map_err(|source| {
-                    LogError::UntrustedEntry { document: "keyring", sequence: Sequence(at), source }
+                    let sequence = Sequence(state.sequence());
+                    LogError::UntrustedEntry { document: "keyring", sequence, source }
                 })?;
-            Sealed { subject: DocumentName::Keyring.subject(), payload: next.as_bytes().to_vec().into() }
+            let payload = next.as_bytes().to_vec().into();
+            let sealed = Sealed { subject: DocumentName::Keyring.subject(), payload };
+            (next, sealed, documents.keyring.hash())
+        };
+        let made = next.hash();
+        let make = move |documents: &Documents, state: &State| match documents.keyring.hash() {
+            // By an attempt of which nobody knew.
+            hash if hash == made => Ok(None),
+            _ if state.ever_held_a_record() => Err(StoreError::NotEmpty { records: state.census().total() }),
+            hash if hash == before => Ok(Some(sealed.clone())),
+            _ => Err(StoreError::Unavailable { why: "another keyring was published meanwhile; try again" }),
         };
         self.blocking(async {
-            // The log moves by heartbeats: the document does not depend on them, only on the keyring before it.
-            let mut at = at;
-            for _ in 0..DOCUMENT_TRIES {
-                match self.submit(Work::Document(sealed.clone(), at)).await {
-                    Ok(()) => {
-                        self.catch_up(at.saturating_add(1)).await;
-                        return Ok(());
-                    }
-                    Err(StoreError::Unavailable { .. }) => at = self.shared.sequence(),
-                    Err(error) => return Err(error),
-                }
-            }
-            Err(StoreError::Unavailable { why: "the log moves on all the time" })
+            self.submit(Work::Document(Box::new(make))).await?;
+            let mut advanced = self.shared.advanced.subscribe();
+            let is_here = advanced.wait_for(|_| self.shared.documents().keyring.hash() == made);
+            // A view that does not get there is noticed by the next write.
+            drop(tokio::time::timeout(WRITE_DEADLINE, is_here).await);
+            Ok::<_, StoreError>(())
         })??;
         Ok(())
     }

@@ -12,6 +12,7 @@ mod sealed_log {
     mod codes;
     mod disk;
     mod documents;
+    mod duties;
     mod fixture;
     mod outage;
     mod rollback;

@@ -128,6 +128,19 @@ fn tell(waiting: &Waiting, event: &BootEvent) {
             tracing::warn!(waited_s = waited.as_secs(), "waiting: {why}");
             waiting.no_quorum(why);
         }
+        BootEvent::NotWrapped { why, waited } => {
+            tracing::warn!(waited_s = waited.as_secs(), "waiting: {why}");
+            waiting.not_enrolled(why);
+        }
+        BootEvent::Published { document, version } => {
+            tracing::info!(document, version, "published in the log");
+        }
+        BootEvent::Owing { why } => {
+            tracing::error!("what this node owes the log cannot be published now: {why}");
+        }
+        BootEvent::NodesetRefused { path, why } => {
+            tracing::error!(path = %path.display(), "the changed nodeset is not taken: {why}");
+        }
         BootEvent::Made => tracing::info!("made a new log"),
         BootEvent::Replaying { done, total } => {
             tracing::debug!(done, total, "reading the log");
@@ -199,6 +212,10 @@ impl Node {
         Some(match status.state {
             State::Ready | State::Stopping | State::Stopped => return None,
             State::Starting => "nats-server starts again".to_owned(),
+            State::Silent { since } => format!(
+                "nats-server has not answered for {} s; it is killed and started again if that goes on",
+                since.elapsed().as_secs()
+            ),
             State::BackingOff { error, .. } => format!("nats-server ended and is started again: {error}"),
             State::Failed { error } => format!("nats-server cannot be started again: {error}"),
             _ => "nats-server is not ready".to_owned(),

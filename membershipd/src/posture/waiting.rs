@@ -36,6 +36,11 @@ impl Waiting {
         *self.said.write().unwrap_or_else(PoisonError::into_inner) = (AtRestState::NoQuorum, why.to_owned());
     }
 
+    /// Says that there is a majority, and that another node has to let this one in.
+    pub fn not_enrolled(&self, why: &str) {
+        *self.said.write().unwrap_or_else(PoisonError::into_inner) = (AtRestState::Unproven, why.to_owned());
+    }
+
     /// The posture.
     #[must_use]
     pub fn health(&self) -> Health {

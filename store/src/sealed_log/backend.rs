@@ -117,19 +117,20 @@ impl Backend for SealedLog {
     }
 
     fn current_posture(&self) -> Posture {
-        let documents = self.shared.documents();
-        let primary = documents.keyring.primary();
         let mut posture = Posture::unproven("kv", self.position_now());
         posture.state = self.posture_state();
         posture.cipher = Some("aes-256-gcm-siv".to_owned());
         posture.proven_at = *self.proven_at.lock().unwrap_or_else(PoisonError::into_inner);
-        posture.epoch = Some(primary.number);
-        posture.epoch_since = timestamp(primary.created.seconds());
         {
             let state = self.shared.state();
-            posture.oldest_epoch_in_use = state.epochs().keys().next().copied().or(Some(primary.number));
+            posture.oldest_epoch_in_use = state.epochs().keys().next().copied();
             posture.entries = state.census().total();
         }
+        let documents = self.shared.documents();
+        let primary = documents.keyring.primary();
+        posture.epoch = Some(primary.number);
+        posture.oldest_epoch_in_use = posture.oldest_epoch_in_use.or(posture.epoch);
+        posture.epoch_since = timestamp(primary.created.seconds());
         posture.node_key = self.options.keys.node().and_then(|own| own.fingerprints().first().copied());
         posture.cluster = Some(*documents.keyring.cluster());
         posture.keyring_version = Some(documents.keyring.version());

@@ -4,13 +4,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use unibus_keyfile::acknowledgement::Acknowledgement;
 use unibus_keyfile::digest::StateDigest;
 use unibus_keyfile::durable::LockFile;
 use unibus_keyfile::file;
 use unibus_keyfile::id::{Lineage, Sequence, UnixTime};
 use unibus_keyfile::keyring::{CarriedOver, Keyring};
-use unibus_keyfile::node_key::NodeKeyFile;
 use unibus_keyfile::nodeset::Nodeset;
 use unibus_keyfile::witness::Witness;
 
@@ -62,13 +60,29 @@ impl<'a> Patience<'a> {
 
     /// Waits a little, or gives up.
     pub(super) async fn wait(&mut self, why: &str) -> Result<(), LogError> {
+        let unreachable = |why, waited| LogError::Unreachable { why, waited };
+        self.pause(why, |why, waited| BootEvent::Waiting { why, waited }, unreachable).await
+    }
+
+    /// Waits for another node to wrap the keyring for this one, or gives up with the error that says so.
+    async fn wait_for_keys(&mut self, error: LogError) -> Result<(), LogError> {
+        let why = format!("{error}; {}", error.hint().unwrap_or_default());
+        self.pause(&why, |why, waited| BootEvent::NotWrapped { why, waited }, |_, _| error).await
+    }
+
+    async fn pause(
+        &mut self,
+        why: &str,
+        event: impl FnOnce(String, Duration) -> BootEvent,
+        end: impl FnOnce(String, Duration) -> LogError,
+    ) -> Result<(), LogError> {
         let waited = self.begun.elapsed();
         if waited >= self.options.boot_budget {
-            return Err(LogError::Unreachable { why: why.to_owned(), waited });
+            return Err(end(why.to_owned(), waited));
         }
         if self.said.is_none_or(|said| said.elapsed() >= SAY_EVERY) {
             self.said = Some(Instant::now());
-            (self.options.progress)(&BootEvent::Waiting { why: why.to_owned(), waited });
+            (self.options.progress)(&event(why.to_owned(), waited));
         }
         tokio::time::sleep(PAUSE).await;
         Ok(())
@@ -102,9 +116,15 @@ pub(super) async fn boot(options: &LogOptions, carried: Option<CarriedOver>) -> 
     let mut patience = Patience::new(options, Instant::now());
     let wire = connect(options, &mut patience).await?;
     let (info, made) = stream(options, &wire, witness.as_ref(), &mut patience).await?;
-    let minting = Minting { file: &file, carried, witness: witness.as_ref() };
-    let (nodeset, keyring, minted) = documents(options, &wire, minting, &mut patience).await?;
-    let documents = Documents::open(&options.keys, file, &nodeset, &keyring)?;
+    let mut minting = Minting { file: &file, carried, witness: witness.as_ref(), minted: false };
+    let documents = loop {
+        let (nodeset, keyring) = documents(options, &wire, &mut minting, &mut patience).await?;
+        match Documents::open(&options.keys, file.clone(), &nodeset, &keyring) {
+            Err(error @ LogError::NotWrapped { .. }) if serves => patience.wait_for_keys(error).await?,
+            opened => break opened?,
+        }
+    };
+    let minted = minting.minted;
     if let Some(seen) = witness.as_ref().filter(|_| options.access != Access::Init) {
         documents.not_older(seen)?;
     }
@@ -294,16 +314,17 @@ struct Minting<'a> {
     file: &'a Nodeset,
     carried: Option<CarriedOver>,
     witness: Option<&'a Witness>,
+    /// Whether this node did it.
+    minted: bool,
 }
 
-/// The nodeset and the keyring of the log; minted where the log is empty. Also says whether this node did.
+/// The nodeset and the keyring of the log; minted where the log is empty.
 async fn documents(
     options: &LogOptions,
     wire: &Wire,
-    mut minting: Minting<'_>,
+    minting: &mut Minting<'_>,
     patience: &mut Patience<'_>,
-) -> Result<(Raw, Raw, bool), LogError> {
-    let mut minted = false;
+) -> Result<(Raw, Raw), LogError> {
     loop {
         let found = async {
             let nodeset = wire.get_last(&DocumentName::Nodeset.subject()).await?;
@@ -311,12 +332,13 @@ async fn documents(
             Ok::<_, WireError>((nodeset, keyring, wire.info().await?.last_sequence))
         };
         match found.await {
-            Ok((Some(nodeset), Some(keyring), _)) => return Ok((nodeset, keyring, minted)),
+            Ok((Some(nodeset), Some(keyring), _)) => return Ok((nodeset, keyring)),
             Ok((_, _, 0)) => match options.access {
                 // Somebody has emptied it: a new log would forget all that this node has seen.
                 Access::Serve if minting.witness.is_some() => return Err(missing(minting.witness)),
                 Access::Serve | Access::Init => {
-                    minted = mint(options, wire, minting.file, minting.carried.take(), patience).await?;
+                    minting.minted =
+                        mint(options, wire, minting.file, minting.carried.take(), patience).await?;
                 }
                 _ => return Err(LogError::NothingThere { stream: STREAM }),
             },
@@ -395,33 +417,4 @@ fn against_witness(
 
 pub(super) fn unix(at: Timestamp) -> UnixTime {
     UnixTime::from_seconds(u64::try_from(at.micros().div_euclid(1_000_000)).unwrap_or_default())
-}
-
-/// What a node that begins to serve owes the log: a newer nodeset, a keyring wrapped for it, its acknowledgement.
-/// One thing at a time; `None` when there is nothing left.
-pub(super) fn owed(shared: &Shared, own: &NodeKeyFile) -> Result<Option<Sealed>, LogError> {
-    let documents = shared.documents();
-    let of = |name: DocumentName, bytes: &[u8]| {
-        Ok(Some(Sealed { subject: name.subject(), payload: bytes.to_vec().into() }))
-    };
-    if documents.nodeset.version() > documents.published_nodeset {
-        return of(DocumentName::Nodeset, documents.nodeset.as_bytes());
-    }
-    let document = |source| LogError::UntrustedEntry {
-        document: "keyring",
-        sequence: Sequence(shared.sequence()),
-        source,
-    };
-    if documents.nodeset.version() > documents.keyring.nodeset_version() {
-        let next = documents.keyring.rewrap(&documents.nodeset, own, &documents.secrets);
-        return of(DocumentName::Keyring, next.map_err(document)?.as_bytes());
-    }
-    let version = documents.keyring.version();
-    if documents.acknowledged.get(own.name()).is_none_or(|acknowledged| *acknowledged < version) {
-        let now = unix(shared.now());
-        let word = Acknowledgement::sign(own, &documents.keyring, &documents.secrets, now);
-        let name = DocumentName::Acknowledgement(own.name().clone());
-        return of(name, word.map_err(document)?.as_bytes());
-    }
-    Ok(None)
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use unibus_keyfile::acknowledgement::Acknowledgement;
-use unibus_keyfile::error::DocumentError;
+use unibus_keyfile::error::{DocumentError, UnlockError};
 use unibus_keyfile::id::{NodeName, Sequence};
 use unibus_keyfile::keyring::{Keyring, Secrets};
+use unibus_keyfile::node_key::NodeKeyFile;
 use unibus_keyfile::nodeset::Nodeset;
 use unibus_keyfile::witness::Witness;
 
@@ -22,6 +23,8 @@ pub(super) struct Documents {
     pub(super) nodeset: Nodeset,
     /// Version of the nodeset that stands in the log.
     pub(super) published_nodeset: u64,
+    /// A newer one that this node's file has got since. It counts once it stands in the log, in the log's order.
+    brought: Option<Nodeset>,
     /// The keyring of the log.
     pub(super) keyring: Keyring,
     /// What it unlocks to.
@@ -32,6 +35,20 @@ pub(super) struct Documents {
     fetched: (u64, u64),
     /// The keyring versions that nodes have acknowledged.
     pub(super) acknowledged: BTreeMap<NodeName, u64>,
+}
+
+/// What became of a nodeset that this node's file has got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Brought {
+    /// It is to be published.
+    Newer,
+    /// It is the one that counts already, or older.
+    Known,
+    /// There is another one of its version.
+    Another {
+        /// The version.
+        version: u64,
+    },
 }
 
 /// What a document of the log has changed.
@@ -54,18 +71,59 @@ impl Documents {
         let published = decode_nodeset(keys, nodeset)?;
         let published_nodeset = published.version();
         let nodeset = newer(file, published, nodeset.sequence)?;
-        if let Some(own) = keys.node()
-            && !own.slots().iter().any(|slot| nodeset.node_of(slot.signing_public()).is_some())
-        {
+        if let Some(own) = keys.node().filter(|own| !lists(&nodeset, own)) {
             let (node, version) = (own.name().to_string(), nodeset.version());
             return Err(LogError::NotInNodeset { node, version });
         }
         let found = Keyring::decode(&keyring.payload, &nodeset, keys.node())
             .map_err(|source| untrusted("keyring", keyring.sequence, source))?;
-        let secrets = Arc::new(keys.unlock(&found).map_err(LogError::Unlock)?);
+        let is_behind = found.nodeset_version() < nodeset.version();
+        let secrets = keys.unlock(&found).map_err(|source| match (source, keys.node()) {
+            // Enrolled, and no other node has wrapped the keyring for it since.
+            (UnlockError::NotARecipient { .. }, Some(own)) if is_behind => LogError::NotWrapped {
+                node: own.name().to_string(),
+                version: found.version(),
+                wrapped_for: found.nodeset_version(),
+                nodeset: nodeset.version(),
+            },
+            (source, _) => LogError::Unlock(source),
+        })?;
+        let secrets = Arc::new(secrets);
         let codec = Arc::new(Codec::new(&found, &secrets));
-        let acknowledged = BTreeMap::new();
-        Ok(Self { nodeset, published_nodeset, keyring: found, secrets, codec, fetched, acknowledged })
+        let (acknowledged, brought) = (BTreeMap::new(), None);
+        Ok(Self {
+            nodeset,
+            published_nodeset,
+            brought,
+            keyring: found,
+            secrets,
+            codec,
+            fetched,
+            acknowledged,
+        })
+    }
+
+    /// The newest nodeset that is at hand, whether or not it counts yet.
+    pub(super) fn newest_nodeset(&self) -> &Nodeset {
+        self.brought.as_ref().unwrap_or(&self.nodeset)
+    }
+
+    /// Whether the nodeset lists a node by one of its keys.
+    pub(super) fn lists(&self, own: &NodeKeyFile) -> bool {
+        lists(&self.nodeset, own)
+    }
+
+    /// Takes a nodeset that this node's file has got.
+    pub(super) fn bring(&mut self, found: Nodeset) -> Brought {
+        let newest = self.newest_nodeset();
+        if found.version() == newest.version() && found.hash() != newest.hash() {
+            return Brought::Another { version: found.version() };
+        }
+        if found.version() <= newest.version() {
+            return Brought::Known;
+        }
+        self.brought = Some(found);
+        Brought::Newer
     }
 
     /// Documents only go forward, and what was accepted once stays what it was.
@@ -130,6 +188,7 @@ impl Documents {
         }
         (self.published_nodeset, self.fetched.0) = (found.version(), raw.sequence);
         self.nodeset = newer(self.nodeset.clone(), found, raw.sequence)?;
+        self.brought.take_if(|brought| brought.version() <= self.published_nodeset);
         Ok(Adopted::Nodeset)
     }
 
@@ -151,6 +210,10 @@ impl Documents {
         (self.keyring, self.secrets, self.fetched.1) = (found, secrets, raw.sequence);
         Ok(adopted)
     }
+}
+
+fn lists(nodeset: &Nodeset, own: &NodeKeyFile) -> bool {
+    own.slots().iter().any(|slot| nodeset.node_of(slot.signing_public()).is_some())
 }
 
 fn decode_nodeset(keys: &Keys, raw: &Raw) -> Result<Nodeset, LogError> {

@@ -49,6 +49,21 @@ pub enum LogError {
         /// Version of the nodeset.
         version: u64,
     },
+    /// The nodeset knows this node, and the keyring is not wrapped for it yet.
+    #[error(
+        "the keyring of the log (version {version}) is not wrapped for node `{node}` yet: it is for nodeset \
+         {wrapped_for}, and nodeset {nodeset} is the newest"
+    )]
+    NotWrapped {
+        /// Name in the key file.
+        node: String,
+        /// Version of the keyring.
+        version: u64,
+        /// Version of the nodeset that it was wrapped for.
+        wrapped_for: u64,
+        /// Version of the newest nodeset at hand.
+        nodeset: u64,
+    },
     /// The witness is refused.
     #[error("cannot trust the witness `{}`", path.display())]
     Witness {
@@ -203,7 +218,7 @@ impl LogError {
             Self::Unlock(source) => source.class(),
             Self::Witness { source, .. } => source.class(),
             Self::Store(source) => source.class(),
-            Self::NotInNodeset { .. } => ErrorClass::WrongKey,
+            Self::NotInNodeset { .. } | Self::NotWrapped { .. } => ErrorClass::WrongKey,
             Self::NoWitness { .. } | Self::HalfImported => ErrorClass::NotProven,
             Self::Unreachable { .. } | Self::NoJetStream { .. } => ErrorClass::Unavailable,
             Self::NotAdmitted { .. } => ErrorClass::Denied,
@@ -246,6 +261,7 @@ impl LogError {
             Self::OtherLineage { .. } => "UB-L015",
             Self::Tampered { .. } => "UB-L016",
             Self::Misuse(_) => "UB-L017",
+            Self::NotWrapped { .. } => "UB-L018",
         }
     }
 
@@ -263,6 +279,11 @@ impl LogError {
             Self::NotInNodeset { .. } => {
                 "enrol this node: `unibus-key request` here, `unibus-key approve` with the operator key, and bring the \
                  new nodeset to one node of the cluster"
+                    .into()
+            }
+            Self::NotWrapped { .. } => {
+                "bring the new nodeset to a node that serves, in place of its --nodeset file: it wraps the keyring for \
+                 this node within a second, and needs no restart"
                     .into()
             }
             Self::NoWitness { .. } => {

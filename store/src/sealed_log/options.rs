@@ -38,7 +38,7 @@ impl Access {
     }
 }
 
-/// What happens while a log is opened, for people who wait.
+/// What happens to a log while it is opened and served, for people who wait or look.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BootEvent {
@@ -48,6 +48,32 @@ pub enum BootEvent {
         why: String,
         /// Time since the beginning.
         waited: Duration,
+    },
+    /// This node is enrolled and has to wait until another one has wrapped the keyring for it.
+    NotWrapped {
+        /// What is missing, and what to do.
+        why: String,
+        /// Time since the beginning.
+        waited: Duration,
+    },
+    /// This node has put a document into the log.
+    Published {
+        /// `nodeset`, `keyring` or `acknowledgement`.
+        document: &'static str,
+        /// Its version; of an acknowledgement, that of the keyring.
+        version: u64,
+    },
+    /// A document is due, and this node cannot publish it now. It is tried again.
+    Owing {
+        /// Why.
+        why: String,
+    },
+    /// The file of the nodeset has changed, and what it holds now is not taken.
+    NodesetRefused {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
     },
     /// A new log was made, by this node.
     Made,

@@ -10,9 +10,10 @@ use tokio::sync::{Notify, watch};
 use unibus_keyfile::digest::StateHasher;
 use unibus_keyfile::envelope::HEADER_BYTES;
 use unibus_keyfile::id::{NodeName, Sequence};
+use unibus_keyfile::nodeset::Nodeset;
 use zeroize::Zeroizing;
 
-use super::documents::{Adopted, Documents};
+use super::documents::{Adopted, Brought, Documents};
 use super::entry::{Codec, Content, DocumentName, EntryError};
 use super::error::LogError;
 use super::options::Clock;
@@ -171,6 +172,8 @@ impl Shared {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The documents. Whoever needs the records too takes those first, as the reader of the log does; and nobody takes
+    /// the same twice.
     pub(super) fn documents(&self) -> RwLockReadGuard<'_, Documents> {
         self.documents.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -286,6 +289,18 @@ impl Shared {
             })?;
         }
         Ok(())
+    }
+
+    /// Takes a nodeset that this node's file has got.
+    pub(super) fn bring(&self, found: Nodeset) -> Brought {
+        self.documents.write().unwrap_or_else(PoisonError::into_inner).bring(found)
+    }
+
+    /// Waits until the view is beyond `sequence`.
+    pub(super) async fn catch_up(&self, sequence: u64, within: Duration) {
+        let mut advanced = self.advanced.subscribe();
+        // A view that does not get there is noticed by the next write.
+        drop(tokio::time::timeout(within, advanced.wait_for(|last| *last > sequence)).await);
     }
 
     /// What stands at `sequence`, as far as this node has seen.

@@ -8,9 +8,11 @@ use tokio::sync::{mpsc, oneshot};
 use unibus_keyfile::digest::StateDigest;
 use unibus_keyfile::id::NodeName;
 
+use super::documents::Documents;
 use super::entry::{Codec, Content, Heartbeat, Sealed};
 use super::shared::{Mark, Shared, Standing, mark_of, own_item};
 use super::transaction::Overlay;
+use super::view::State;
 use super::wire::{PublishError, Wire};
 use crate::domain::{Change, View};
 use crate::error::StoreError;
@@ -33,14 +35,18 @@ const ONE_BY_ONE: usize = 16;
 /// A transaction: from the records to what changes.
 pub(super) type Run = Box<dyn Fn(&dyn View) -> Result<Vec<Change>, StoreError> + Send>;
 
+/// Makes a signed document when it is to be written, so that it follows the documents that stand there then; none when
+/// there is nothing to write any more.
+pub(super) type Make = Box<dyn Fn(&Documents, &State) -> Result<Option<Sealed>, StoreError> + Send>;
+
 /// What is asked of the writer.
 pub(super) enum Work {
     /// A transaction on the records.
     Transaction(Run),
     /// An entry that is no record.
     Control(Content),
-    /// A signed document, if the log has moved no further than what it was made from.
-    Document(Sealed, u64),
+    /// A signed document.
+    Document(Make),
 }
 
 /// A piece of work and who waits for it.
@@ -84,6 +90,15 @@ impl Attempts {
     const fn jobs(&self) -> usize {
         if self.marks.is_empty() { usize::MAX } else { self.outcomes.len() }
     }
+}
+
+/// Asks the writer for something, and waits for its answer.
+pub(super) async fn submit(jobs: &mpsc::Sender<Job>, work: Work) -> Result<(), StoreError> {
+    let gone = || StoreError::Poisoned { step: "the writer" };
+    let (answer, answered) = oneshot::channel();
+    let job = Job { work, answer, deadline: Instant::now() + WRITE_DEADLINE };
+    jobs.send(job).await.map_err(|_| gone())?;
+    answered.await.map_err(|_| gone())?
 }
 
 /// The writer.
@@ -220,8 +235,9 @@ impl Writer {
 
     /// Runs the group over the view. None while the view is not one to write from.
     fn plan(&self, group: &[Job], limit: usize) -> Option<Plan> {
-        let codec = self.shared.codec();
+        // In this order: the codec must be the one of the keyring that the log has at this sequence.
         let state = self.shared.state();
+        let codec = self.shared.codec();
         if !state.is_settled() && state.sequence() > 0 {
             return None;
         }
@@ -267,17 +283,17 @@ impl Writer {
                     }
                     (Ok(()), vec![(content.clone(), overlay.digest())])
                 }
-                Work::Document(_, made_at) if *made_at != plan.at => {
-                    (Err(StoreError::Unavailable { why: "the log has moved on" }), Vec::new())
-                }
-                Work::Document(sealed, _) => {
-                    if plan.jobs == 0 {
-                        plan.document = Some(sealed.clone());
+                Work::Document(_) if plan.jobs > 0 => break,
+                Work::Document(make) => match make(&self.shared.documents(), &state) {
+                    Ok(Some(sealed)) => {
+                        plan.document = Some(sealed);
                         plan.outcomes.push(Ok(()));
                         plan.jobs = 1;
+                        break;
                     }
-                    break;
-                }
+                    Ok(None) => (Ok(()), Vec::new()),
+                    Err(error) => (Err(error), Vec::new()),
+                },
             };
             let is_batch_on_one = self.replicas == 1 && group.len() <= ONE_BY_ONE;
             if is_batch_on_one && !plan.entries.is_empty() && !entries.is_empty() {

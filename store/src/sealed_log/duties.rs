@@ -1,0 +1,216 @@
+//! What a node that serves owes the log: a newer nodeset of its file, a keyring wrapped for the newest nodeset, its
+//! word that it has unlocked the keyring. Paid at the start, and again whenever the log or the file has changed (SPEC
+//! store, section 8.4).
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use unibus_keyfile::acknowledgement::Acknowledgement;
+use unibus_keyfile::file;
+use unibus_keyfile::id::Sequence;
+use unibus_keyfile::node_key::NodeKeyFile;
+
+use super::boot::unix;
+use super::documents::{Brought, Documents};
+use super::entry::{DocumentName, Sealed};
+use super::error::LogError;
+use super::options::{BootEvent, Progress};
+use super::shared::Shared;
+use super::writer::{self, Job, WRITE_DEADLINE, Work};
+use crate::error::StoreError;
+use crate::record::Timestamp;
+
+/// Documents that one node may have to write until it owes nothing, and those of others that come before.
+const TRIES: usize = 20;
+/// Time between two looks at the documents and at the nodeset's file.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Time after which what could not be paid is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// Something that is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Due {
+    Nodeset,
+    Keyring,
+    Acknowledgement,
+}
+
+impl Due {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Nodeset => "nodeset",
+            Self::Keyring => "keyring",
+            Self::Acknowledgement => "acknowledgement",
+        }
+    }
+}
+
+/// What a node owes next, if anything. A node that the nodeset does not list owes nothing: nobody would believe it.
+pub(super) fn due(documents: &Documents, own: &NodeKeyFile) -> Option<Due> {
+    if documents.newest_nodeset().version() > documents.published_nodeset {
+        return Some(Due::Nodeset);
+    }
+    if !documents.lists(own) {
+        return None;
+    }
+    if documents.nodeset.version() > documents.keyring.nodeset_version() {
+        return Some(Due::Keyring);
+    }
+    let version = documents.keyring.version();
+    let said = documents.acknowledged.get(own.name());
+    said.is_none_or(|said| *said < version).then_some(Due::Acknowledgement)
+}
+
+/// Makes what is due, as it is to stand in the log.
+fn make(
+    documents: &Documents,
+    own: &NodeKeyFile,
+    due: Due,
+    (at, now): (u64, Timestamp),
+) -> Result<(Sealed, u64), LogError> {
+    let of = |name: DocumentName, bytes: &[u8], version: u64| {
+        (Sealed { subject: name.subject(), payload: bytes.to_vec().into() }, version)
+    };
+    let refused =
+        |document| move |source| LogError::UntrustedEntry { document, sequence: Sequence(at), source };
+    Ok(match due {
+        Due::Nodeset => {
+            let newest = documents.newest_nodeset();
+            of(DocumentName::Nodeset, newest.as_bytes(), newest.version())
+        }
+        Due::Keyring => {
+            let next = documents.keyring.rewrap(&documents.nodeset, own, &documents.secrets);
+            let next = next.map_err(refused("keyring"))?;
+            of(DocumentName::Keyring, next.as_bytes(), next.version())
+        }
+        Due::Acknowledgement => {
+            let word = Acknowledgement::sign(own, &documents.keyring, &documents.secrets, unix(now));
+            let word = word.map_err(refused("acknowledgement"))?;
+            let name = DocumentName::Acknowledgement(own.name().clone());
+            of(name, word.as_bytes(), documents.keyring.version())
+        }
+    })
+}
+
+/// What was written: which document, of which version, and where the view stood.
+type Written = Arc<Mutex<Option<(Due, u64, u64)>>>;
+
+/// The duties of a node that serves.
+pub(super) struct Duties {
+    shared: Arc<Shared>,
+    /// Weak: whoever pays does not keep the log open.
+    jobs: mpsc::WeakSender<Job>,
+    nodeset: PathBuf,
+    progress: Progress,
+}
+
+impl Duties {
+    pub(super) const fn new(
+        shared: Arc<Shared>,
+        jobs: mpsc::WeakSender<Job>,
+        nodeset: PathBuf,
+        progress: Progress,
+    ) -> Self {
+        Self { shared, jobs, nodeset, progress }
+    }
+
+    /// Publishes all that is due now.
+    ///
+    /// # Errors
+    /// What keeps a document from being made or written.
+    pub(super) async fn pay(&self) -> Result<(), LogError> {
+        for _ in 0..TRIES {
+            if !self.is_due() {
+                return Ok(());
+            }
+            let Some(jobs) = self.jobs.upgrade() else { return Ok(()) };
+            let written = Written::default();
+            writer::submit(&jobs, Work::Document(self.next(&written))).await?;
+            drop(jobs);
+            let wrote = *written.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some((due, version, at)) = wrote else { continue };
+            (self.progress)(&BootEvent::Published { document: due.name(), version });
+            // Behind the heartbeat that goes before it.
+            self.shared.catch_up(at.saturating_add(1), WRITE_DEADLINE).await;
+        }
+        Err(LogError::Unreachable {
+            why: "what this node has to publish does not come to an end".into(),
+            waited: Duration::ZERO,
+        })
+    }
+
+    fn is_due(&self) -> bool {
+        self.shared.keys.node().is_some_and(|own| due(&self.shared.documents(), own).is_some())
+    }
+
+    /// Made when it is written, from the documents as they are then: another node may have been first.
+    fn next(&self, written: &Written) -> writer::Make {
+        let (shared, written) = (Arc::clone(&self.shared), Arc::clone(written));
+        Box::new(move |documents, state| {
+            let Some(own) = shared.keys.node() else { return Ok(None) };
+            let Some(due) = due(documents, own) else { return Ok(None) };
+            let at = state.sequence();
+            let (sealed, version) =
+                make(documents, own, due, (at, shared.now())).map_err(StoreError::from)?;
+            *written.lock().unwrap_or_else(PoisonError::into_inner) = Some((due, version, at));
+            Ok(Some(sealed))
+        })
+    }
+
+    /// Pays for as long as the log is open and nothing speaks against it.
+    pub(super) async fn go_on(self) {
+        let mut seen: Option<Vec<u8>> = None;
+        let mut failed: Option<Instant> = None;
+        while self.shared.verdict().is_none() && self.jobs.strong_count() > 0 {
+            tokio::time::sleep(LOOK_EVERY).await;
+            self.look(&mut seen).await;
+            if !self.is_due() || failed.is_some_and(|at| at.elapsed() < AGAIN) {
+                continue;
+            }
+            failed = match self.pay().await {
+                Ok(()) => None,
+                Err(error) => {
+                    (self.progress)(&BootEvent::Owing { why: in_full(&error) });
+                    Some(Instant::now())
+                }
+            };
+        }
+    }
+
+    /// Reads the nodeset's file, and takes a newer nodeset from it.
+    async fn look(&self, seen: &mut Option<Vec<u8>>) {
+        let path = self.nodeset.clone();
+        let read = tokio::task::spawn_blocking(move || file::read_document(&path)).await;
+        // A file that is just being replaced is there again in a moment; its absence takes nothing from this node.
+        let Ok(Ok(bytes)) = read else { return };
+        if seen.as_ref() == Some(&bytes) {
+            return;
+        }
+        let refused = match self.shared.keys.decode_nodeset(&bytes) {
+            Ok(found) => match self.shared.bring(found) {
+                Brought::Newer | Brought::Known => None,
+                Brought::Another { version } => {
+                    Some(format!("it is another nodeset of version {version} than the one that the log has"))
+                }
+            },
+            Err(source) => Some(in_full(&LogError::Untrusted { path: self.nodeset.clone(), source })),
+        };
+        // Told once for each content of the file.
+        *seen = Some(bytes);
+        if let Some(why) = refused {
+            (self.progress)(&BootEvent::NodesetRefused { path: self.nodeset.clone(), why });
+        }
+    }
+}
+
+fn in_full(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
