@@ -236,3 +236,6 @@ fn untrusted(document: &'static str, sequence: u64, source: DocumentError) -> Lo
 fn planted(raw: &Raw, what: String) -> LogError {
     LogError::Tampered { sequence: Sequence(raw.sequence), what }
 }
+
+#[cfg(test)]
+mod tests;

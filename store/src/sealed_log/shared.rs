@@ -474,3 +474,6 @@ pub(super) fn own_item(
     };
     Item::Entry(super::entry::Opened { content, digest_after, epoch: codec.primary(), hash })
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ mod stored;
 mod tail;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use bytes::Bytes;
 

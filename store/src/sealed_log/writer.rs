@@ -393,3 +393,6 @@ fn copy_of(error: &StoreError) -> StoreError {
         _ => StoreError::Poisoned { step: "the writer" },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! Against real servers.
 
 mod publish;
-mod server;
+pub(in crate::sealed_log) mod server;
 mod settings;
 mod speed;
 mod start;
@@ -30,7 +30,7 @@ fn options(url: &str) -> WireOptions {
     WireOptions { servers: vec![url.to_owned()], identity: None, ca: None }
 }
 
-async fn connect(url: &str) -> Wire {
+pub(in crate::sealed_log) async fn connect(url: &str) -> Wire {
     Wire::connect(&options(url)).await.unwrap()
 }
 

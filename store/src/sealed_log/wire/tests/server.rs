@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::until;
 
 /// A running server; it ends with the test.
-pub(super) struct Server {
+pub(in crate::sealed_log) struct Server {
     child: Child,
     folder: TempDir,
     port: u16,
@@ -30,7 +30,7 @@ impl Server {
     }
 
     /// With this configuration; `$FOLDER` is the server's own.
-    pub(super) async fn with(config: &str) -> Self {
+    pub(in crate::sealed_log) async fn with(config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = folder.path().join("jetstream");
         let config = config.replace("$FOLDER", &format!("{:?}", store.to_str().unwrap()));
@@ -42,7 +42,7 @@ impl Server {
         server
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(in crate::sealed_log) fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
 

@@ -1,0 +1,332 @@
+//! The writer, against a server that answers what the test says.
+
+use async_nats::{Client, Message, Subscriber};
+use futures_util::StreamExt as _;
+
+use super::*;
+use crate::domain;
+use crate::record::{RecordBytes, RecordId};
+use crate::sealed_log::entry::{DocumentName, Opened};
+use crate::sealed_log::fixture::{self, Site};
+use crate::sealed_log::view::Item;
+use crate::sealed_log::wire::Raw;
+use crate::sealed_log::wire::tests::connect;
+use crate::sealed_log::wire::tests::server::Server;
+
+/// Time for what comes at once.
+const SOON: Duration = Duration::from_secs(20);
+/// Time in which nothing must come.
+const A_WHILE: Duration = Duration::from_millis(400);
+
+type Answered = oneshot::Receiver<Result<(), StoreError>>;
+
+/// A writer that nobody has started, and everything around it.
+struct Stage {
+    _server: Server,
+    client: Client,
+    asked: Subscriber,
+    shared: Arc<Shared>,
+    send: mpsc::Sender<Job>,
+    writer: Option<Writer>,
+}
+
+impl Stage {
+    async fn new() -> Self {
+        let server = Server::with("").await;
+        let client = async_nats::connect(server.url()).await.unwrap();
+        let mut asked = client.subscribe("$KV.>").await.unwrap();
+        // The server has the subscription when it sends what came behind it.
+        client.publish("$KV.ready", "".into()).await.unwrap();
+        asked.next().await.unwrap();
+        let shared = Arc::new(Site::new().shared(None));
+        let (send, jobs) = mpsc::channel(16);
+        let writer = Writer {
+            shared: Arc::clone(&shared),
+            wire: connect(&server.url()).await,
+            node: fixture::node("alpha"),
+            jobs,
+            beat_every: None,
+            replicas: 3,
+        };
+        Self { _server: server, client, asked, shared, send, writer: Some(writer) }
+    }
+
+    fn start(&mut self) {
+        tokio::spawn(self.writer.take().unwrap().run());
+    }
+
+    fn ask(&self, work: Work) -> Answered {
+        let (answer, answered) = oneshot::channel();
+        self.send.try_send(Job { work, answer, deadline: Instant::now() + SOON }).unwrap();
+        answered
+    }
+
+    /// The next message that is published.
+    async fn published(&mut self) -> Message {
+        tokio::time::timeout(SOON, self.asked.next()).await.unwrap().unwrap()
+    }
+
+    async fn assert_publishes_nothing(&mut self) {
+        let more = tokio::time::timeout(A_WHILE, self.asked.next()).await;
+        assert!(more.is_err(), "{more:?}");
+    }
+
+    async fn answer(&self, message: &Message, answer: String) {
+        self.client.publish(message.reply.clone().unwrap(), answer.into()).await.unwrap();
+    }
+
+    async fn acknowledge(&self, message: &Message, sequence: u64) {
+        self.answer(message, format!(r#"{{"stream":"KV_UNIBUS_control","seq":{sequence}}}"#)).await;
+    }
+
+    /// Lets the view see a message at a sequence.
+    fn stands(&self, message: &Message, sequence: u64) {
+        let (subject, payload) = (message.subject.to_string(), message.payload.clone());
+        self.shared.take(&[Raw { sequence, subject, payload, foreign_header: None, pending: 0 }]).unwrap();
+    }
+
+    /// Lets the view see another node's heartbeat, over no records.
+    fn another_stands(&self, sequence: u64) {
+        self.shared.take_own(sequence, vec![(beat("beta", 1), [9; 20])]).unwrap();
+    }
+
+    fn plan(&self, group: &[Job]) -> Option<Plan> {
+        self.writer.as_ref().unwrap().plan(group, usize::MAX)
+    }
+}
+
+fn beat(node: &str, epoch: u32) -> Item {
+    let heartbeat = Heartbeat {
+        at: fixture::at(1),
+        keyring_version: 1,
+        keyring_hash: unibus_keyfile::id::DocumentHash::from_bytes([1; 32]),
+    };
+    let content = Content::Heartbeat { node: fixture::node(node), heartbeat };
+    let epoch = unibus_keyfile::id::Epoch::from_stored(epoch).unwrap();
+    Item::Entry(Opened { content, digest_after: StateDigest::EMPTY, epoch, hash: None })
+}
+
+fn add(number: u32) -> Work {
+    let user = fixture::user(number);
+    Work::Transaction(Box::new(move |view| domain::add_user(view, &domain::Actor::Operator, &user)))
+}
+
+/// Something that the rules refuse.
+fn refused() -> Work {
+    Work::Transaction(Box::new(|_| Err(StoreError::NotAuthorized)))
+}
+
+/// A transaction that changes so many records.
+fn many(count: u32) -> Work {
+    Work::Transaction(Box::new(move |_| {
+        let change = |number| {
+            let id = RecordId::User(fixture::sign(number));
+            let after: Option<RecordBytes> = Some(fixture::bytes(&id, 1));
+            Change { id, before: None, after }
+        };
+        Ok((0..count).map(change).collect())
+    }))
+}
+
+fn document() -> Sealed {
+    Sealed { subject: DocumentName::Nodeset.subject(), payload: vec![1; 300].into() }
+}
+
+fn job(work: Work) -> Job {
+    Job { work, answer: oneshot::channel().0, deadline: Instant::now() + SOON }
+}
+
+async fn outcome(answered: Answered) -> Result<(), StoreError> {
+    tokio::time::timeout(SOON, answered).await.unwrap().unwrap()
+}
+
+fn expected(message: &Message) -> String {
+    message.headers.as_ref().unwrap().get("Nats-Expected-Last-Sequence").unwrap().to_string()
+}
+
+#[tokio::test]
+async fn what_an_old_leader_refuses_and_a_new_one_stores_is_written_once() {
+    let mut stage = Stage::new().await;
+    stage.start();
+    let answered = stage.ask(add(1));
+    let message = stage.published().await;
+    stage.stands(&message, 1);
+    let refusal =
+        r#"{"error":{"code":400,"err_code":10071,"description":"wrong last sequence"},"stream":"","seq":0}"#;
+    stage.answer(&message, refusal.to_owned()).await;
+    outcome(answered).await.unwrap();
+    stage.assert_publishes_nothing().await;
+}
+
+#[tokio::test]
+async fn a_write_in_whose_place_another_stands_is_done_again() {
+    let mut stage = Stage::new().await;
+    stage.start();
+    let answered = stage.ask(add(1));
+    let message = stage.published().await;
+    stage.another_stands(1);
+    stage.answer(&message, "nobody knows".to_owned()).await;
+    let again = stage.published().await;
+    assert_eq!((expected(&message).as_str(), expected(&again).as_str()), ("0", "1"));
+    stage.acknowledge(&again, 2).await;
+    outcome(answered).await.unwrap();
+    assert_eq!(stage.shared.state().census().users, 1);
+}
+
+#[tokio::test]
+async fn a_write_that_nobody_answers_is_found_among_all_attempts() {
+    let mut stage = Stage::new().await;
+    stage.start();
+    let answered = stage.ask(add(1));
+    let first = stage.published().await;
+    stage.answer(&first, "nobody knows".to_owned()).await;
+    let second = stage.published().await;
+    assert_eq!(expected(&first), expected(&second), "only one of them can be stored");
+    stage.stands(&first, 1);
+    stage.answer(&second, "nobody knows".to_owned()).await;
+    outcome(answered).await.unwrap();
+    stage.assert_publishes_nothing().await;
+}
+
+#[tokio::test]
+async fn a_write_whose_place_was_superseded_unseen_is_not_done_again_and_not_called_done() {
+    let mut stage = Stage::new().await;
+    stage.start();
+    let answered = stage.ask(add(1));
+    let message = stage.published().await;
+    stage.another_stands(2);
+    stage.answer(&message, "nobody knows".to_owned()).await;
+    let error = outcome(answered).await.unwrap_err();
+    assert!(error.to_string().contains("cannot be known"), "{error}");
+    stage.assert_publishes_nothing().await;
+}
+
+#[tokio::test]
+async fn a_refusal_of_a_group_stays_one_whether_it_was_acknowledged_or_found() {
+    for is_acknowledged in [true, false] {
+        let mut stage = Stage::new().await;
+        let (added, denied) = (stage.ask(add(1)), stage.ask(refused()));
+        stage.start();
+        let message = stage.published().await;
+        if is_acknowledged {
+            stage.acknowledge(&message, 1).await;
+        } else {
+            stage.stands(&message, 1);
+            stage.answer(&message, "nobody knows".to_owned()).await;
+        }
+        outcome(added).await.unwrap();
+        assert!(matches!(outcome(denied).await, Err(StoreError::NotAuthorized)));
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_is_told_only_when_the_view_was_proven_current() {
+    let mut stage = Stage::new().await;
+    stage.start();
+    let mut denied = stage.ask(refused());
+    let message = stage.published().await;
+    assert!(tokio::time::timeout(A_WHILE, &mut denied).await.is_err());
+    assert_eq!(stage.shared.age(), None);
+    stage.acknowledge(&message, 1).await;
+    assert!(matches!(outcome(denied).await, Err(StoreError::NotAuthorized)));
+    // The proof is as old as what was sent, not as its acknowledgement.
+    assert!(stage.shared.age().unwrap() >= A_WHILE);
+}
+
+#[tokio::test]
+async fn an_attempt_that_may_still_win_is_followed_by_one_of_the_same_jobs() {
+    let stage = Stage::new().await;
+    let plan = stage.plan(&[job(add(1)), job(refused())]).unwrap();
+    let mut attempts = Attempts::default();
+    assert_eq!(attempts.jobs(), usize::MAX);
+    let sealed = seal(&plan).unwrap();
+    attempts.remember(plan, &sealed);
+    assert_eq!(attempts.jobs(), 2);
+}
+
+#[tokio::test]
+async fn a_group_has_as_many_entries_as_one_batch() {
+    let stage = Stage::new().await;
+    assert_eq!(stage.plan(&[job(many(300)), job(many(200))]).unwrap().jobs, 2);
+    assert_eq!(stage.plan(&[job(many(300)), job(many(201)), job(add(1))]).unwrap().jobs, 1);
+    assert_eq!(stage.plan(&[job(many(1000))]).unwrap().entries.len(), 1000);
+    let too_much = stage.plan(&[job(many(1001)), job(add(1))]).unwrap();
+    assert!(matches!(too_much.outcomes[..], [Err(StoreError::Invalid { .. }), Ok(())]));
+    assert_eq!(too_much.entries.len(), 1);
+}
+
+#[tokio::test]
+async fn a_document_goes_last_behind_a_heartbeat_and_only_where_it_was_made_for() {
+    let stage = Stage::new().await;
+    stage.another_stands(1);
+    let alone = stage.plan(&[job(Work::Document(document(), 1)), job(add(1))]).unwrap();
+    assert!(alone.document.is_some() && alone.jobs == 1);
+    assert!(matches!(alone.entries[..], [(Content::Heartbeat { .. }, _)]));
+    let behind = stage.plan(&[job(add(1)), job(Work::Document(document(), 1))]).unwrap();
+    assert!(behind.document.is_none() && behind.jobs == 1);
+    for at in [0, 2] {
+        let late = stage.plan(&[job(Work::Document(document(), at))]).unwrap();
+        assert!(late.document.is_none());
+        assert!(matches!(late.outcomes[..], [Err(StoreError::Unavailable { .. })]));
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_written_from_a_view_that_is_not_one_of_the_logs() {
+    let stage = Stage::new().await;
+    let plan = stage.plan(&[job(add(1)), job(add(2))]).unwrap();
+    let Content::Record { .. } = &plan.entries[0].0 else { panic!("no record") };
+    // The first half of that write.
+    let (content, _) = plan.entries[0].clone();
+    let digest_after = plan.entries[1].1;
+    stage.shared.take_own(1, vec![(own_item(content, digest_after, &plan.codec), [1; 20])]).unwrap();
+    assert!(stage.plan(&[job(add(3))]).is_none());
+}
+
+#[tokio::test]
+async fn while_an_import_is_under_way_nothing_else_is_written() {
+    let stage = Stage::new().await;
+    let codec = stage.shared.codec();
+    let mark = own_item(Content::Import { open: true }, StateDigest::EMPTY, &codec);
+    stage.shared.take_own(1, vec![(mark, [1; 20])]).unwrap();
+    let outcomes = |stage: &Stage| stage.plan(&[job(add(1))]).unwrap().outcomes;
+    assert!(matches!(outcomes(&stage)[..], [Err(StoreError::Unavailable { .. })]));
+    stage.shared.set_importing(true);
+    assert!(matches!(outcomes(&stage)[..], [Ok(())]));
+}
+
+#[tokio::test]
+async fn an_import_begins_only_where_there_never_was_a_record() {
+    let stage = Stage::new().await;
+    let open = || job(Work::Control(Content::Import { open: true }));
+    let plan = stage.plan(&[job(add(1))]).unwrap();
+    assert!(matches!(stage.plan(&[open()]).unwrap().outcomes[..], [Ok(())]));
+    let item = own_item(plan.entries[0].0.clone(), plan.entries[0].1, &plan.codec);
+    stage.shared.take_own(1, vec![(item, [1; 20])]).unwrap();
+    let outcomes = stage.plan(&[open()]).unwrap().outcomes;
+    assert!(matches!(outcomes[..], [Err(StoreError::NotEmpty { records: 1 })]));
+}
+
+#[tokio::test]
+async fn an_own_write_that_does_not_fit_the_view_ends_all_answers() {
+    let stage = Stage::new().await;
+    let plan = stage.plan(&[job(add(1))]).unwrap();
+    let sealed = seal(&plan).unwrap();
+    // Somebody has changed the keys, which the plan did not know.
+    stage.shared.take_own(1, vec![(beat("beta", 2), [1; 20])]).unwrap();
+    let (answer, answered) = oneshot::channel();
+    let mut group = vec![Job { work: add(1), answer, deadline: Instant::now() + SOON }];
+    let plan = Plan { at: 1, ..plan };
+    stage.writer.as_ref().unwrap().done(&mut group, plan, &sealed);
+    assert!(matches!(outcome(answered).await, Err(StoreError::Poisoned { .. })));
+    assert!(stage.shared.verdict().is_some());
+}
+
+#[tokio::test]
+async fn nobody_waits_beyond_the_deadline_of_a_write() {
+    let mut late = job(add(1));
+    late.deadline = Instant::now();
+    assert!(!pause(&[job(add(2)), late]).await);
+    assert!(!pause(&[]).await);
+    assert!(pause(&[job(add(2))]).await);
+}
