@@ -256,19 +256,22 @@ async fn a_group_has_as_many_entries_as_one_batch() {
 }
 
 #[tokio::test]
-async fn a_document_goes_last_behind_a_heartbeat_and_only_where_it_was_made_for() {
+async fn a_document_goes_last_behind_a_heartbeat_and_follows_what_stands_there() {
     let stage = Stage::new().await;
     stage.another_stands(1);
-    let alone = stage.plan(&[job(Work::Document(document(), 1)), job(add(1))]).unwrap();
+    let document = || job(Work::Document(Box::new(|_, _| Ok(Some(document())))));
+    let alone = stage.plan(&[document(), job(add(1))]).unwrap();
     assert!(alone.document.is_some() && alone.jobs == 1);
     assert!(matches!(alone.entries[..], [(Content::Heartbeat { .. }, _)]));
-    let behind = stage.plan(&[job(add(1)), job(Work::Document(document(), 1))]).unwrap();
+    let behind = stage.plan(&[job(add(1)), document()]).unwrap();
     assert!(behind.document.is_none() && behind.jobs == 1);
-    for at in [0, 2] {
-        let late = stage.plan(&[job(Work::Document(document(), at))]).unwrap();
-        assert!(late.document.is_none());
-        assert!(matches!(late.outcomes[..], [Err(StoreError::Unavailable { .. })]));
-    }
+    let made_from: Make = Box::new(|documents, state| {
+        assert_eq!((documents.keyring.version(), state.sequence()), (1, 1));
+        Err(StoreError::NotAuthorized)
+    });
+    let refused = stage.plan(&[job(Work::Document(made_from))]).unwrap();
+    assert!(refused.document.is_none());
+    assert!(matches!(refused.outcomes[..], [Err(StoreError::NotAuthorized)]));
 }
 
 #[tokio::test]
