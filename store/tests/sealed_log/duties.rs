@@ -70,18 +70,30 @@ fn waits(other: &Other) -> Option<String> {
 #[tokio::test]
 async fn a_keyring_that_comes_while_a_node_serves_is_acknowledged() {
     let site = Site::new();
-    let log = site.open().unwrap();
+    let log = Arc::new(site.open().unwrap());
     acknowledges(&log, site.own.name(), 1).await;
     let tool = SealedLog::open(site.options().access(Access::Visit)).unwrap();
-    for version in 2..4 {
+    // The posture is asked for all the while: whoever reads it and whoever takes a keyring must not wait for each other.
+    let done = Arc::new(AtomicBool::new(false));
+    let asking = {
+        let (log, done) = (Arc::clone(&log), Arc::clone(&done));
+        std::thread::spawn(move || {
+            while !done.load(Ordering::Acquire) {
+                assert_eq!(log.posture().backend, "kv");
+            }
+        })
+    };
+    for version in 2..8 {
         let carried = CarriedOver { state: StateKey::generate(), last_epoch: Epoch::FIRST };
         tool.carry_over(carried).unwrap();
         assert_eq!(tool.keyring().version(), version);
         acknowledges(&log, site.own.name(), version).await;
         acknowledges(&tool, site.own.name(), version).await;
     }
+    done.store(true, Ordering::Release);
+    asking.join().unwrap();
     add(&log, 1..4).await;
-    assert_eq!(log.posture().keyring_version, Some(3));
+    assert_eq!(log.posture().keyring_version, Some(7));
     log.verify().unwrap();
 }
 
@@ -141,8 +153,10 @@ async fn a_node_that_waits_for_the_keyring_says_why_when_its_time_is_over() {
     let log = site.open().unwrap();
     let beta = Other::new(&site, "beta");
     bring(&beta.nodeset, &with(&site, &[&beta]));
+    let begun = Instant::now();
     let error = SealedLog::open(beta.options(&site).boot_budget(Duration::from_secs(2))).unwrap_err();
     assert!(matches!(error, LogError::NotWrapped { .. }), "{error:?}");
+    assert!(begun.elapsed() >= Duration::from_secs(2) && waits(&beta).is_some(), "{:?}", begun.elapsed());
     assert_eq!((error.code(), error.class().exit_code()), ("UB-L018", 6));
     assert!(error.hint().unwrap().contains("bring the new nodeset to a node that serves"));
     // Tools do not wait.

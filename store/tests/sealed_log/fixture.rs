@@ -215,6 +215,35 @@ impl Stranger {
         }
     }
 
+    /// Makes the stream anew without what stands at one sequence, all else where it was, and ending where it ended.
+    pub(crate) async fn take_away(&self, gone: u64) {
+        let (info, entries) = (self.info().await, self.all().await);
+        let last = info["state"]["last_seq"].as_u64().unwrap();
+        self.api(&format!("STREAM.DELETE.{STREAM}"), json!({})).await;
+        let mut open = info["config"].clone();
+        (open["deny_delete"], open["deny_purge"]) = (json!(false), json!(false));
+        self.api(&format!("STREAM.CREATE.{STREAM}"), open).await;
+        let mut fillers = Vec::new();
+        for sequence in 1..=last {
+            match entries.iter().find(|stored| stored.sequence == sequence && sequence != gone) {
+                Some(stored) => {
+                    self.put(&stored.subject, HeaderMap::new(), stored.payload.clone()).await;
+                }
+                None => {
+                    let subject = format!("$KV.UNIBUS_control.filler{sequence}");
+                    self.put(&subject, HeaderMap::new(), Bytes::new()).await;
+                    fillers.push(sequence);
+                }
+            }
+        }
+        for sequence in fillers {
+            let done = self.api(&format!("STREAM.MSG.DELETE.{STREAM}"), json!({ "seq": sequence })).await;
+            assert_eq!(done["success"], json!(true), "{done}");
+        }
+        let closed = self.api(&format!("STREAM.UPDATE.{STREAM}"), info["config"].clone()).await;
+        assert!(closed["error"].is_null(), "{closed}");
+    }
+
     /// Puts bytes into the stream.
     pub(crate) async fn put(&self, subject: &str, headers: HeaderMap, payload: Bytes) -> Value {
         let reply = self.0.request_with_headers(subject.to_owned(), headers, payload).await.unwrap();

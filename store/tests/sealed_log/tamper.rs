@@ -203,3 +203,45 @@ async fn a_stream_that_was_cut_and_made_again_is_noticed() {
     use unibus_keyfile::error::ErrorClass::{RolledBack, Tampered};
     assert!(class == RolledBack || class == Tampered, "{error:?}");
 }
+
+/// The last entry, deleted by somebody with the server's rights while the node is down. Its witness is gone, or has not
+/// seen that entry: the server alone says that something stood there.
+#[tokio::test]
+async fn a_last_entry_that_was_deleted_is_named_whatever_the_witness_knows() {
+    for knows in [Witnessed::All, Witnessed::Less, Witnessed::Nothing] {
+        let site = Site::new();
+        let log = site.open().unwrap();
+        add(&log, 1..10).await;
+        until("a witness", async || log.witness().is_some_and(|seen| seen.sequence.0 >= 9)).await;
+        let witness = std::fs::read(site.state_dir().join("witness")).unwrap();
+        let before = log.last_sequence();
+        add(&log, 10..12).await;
+        drop(log);
+        let stranger = site.stranger().await;
+        let last = stranger.info().await["state"]["last_seq"].as_u64().unwrap();
+        assert!(last > before);
+        stranger.take_away(last).await;
+        assert_eq!(stranger.info().await["state"]["last_seq"], json!(last));
+        let path = site.state_dir().join("witness");
+        match knows {
+            Witnessed::All => {}
+            Witnessed::Less => std::fs::write(&path, &witness).unwrap(),
+            Witnessed::Nothing => std::fs::remove_file(&path).unwrap(),
+        }
+        let begun = std::time::Instant::now();
+        let error =
+            SealedLog::open(site.options().boot_budget(std::time::Duration::from_secs(20))).unwrap_err();
+        let LogError::Tampered { sequence, what } = &error else { panic!("{knows:?}: {error:?}") };
+        assert_eq!(*sequence, Sequence(last - 1), "{knows:?}: {what}");
+        assert!(what.contains("entries are missing behind it"), "{knows:?}: {what}");
+        assert_eq!(error.class().exit_code(), 4);
+        assert!(begun.elapsed() < std::time::Duration::from_secs(15), "{knows:?}: {:?}", begun.elapsed());
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Witnessed {
+    All,
+    Less,
+    Nothing,
+}
