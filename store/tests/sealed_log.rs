@@ -14,6 +14,7 @@ mod sealed_log {
     mod documents;
     mod duties;
     mod fixture;
+    mod nonces;
     mod outage;
     mod rollback;
     mod starting;

@@ -133,3 +133,6 @@ fn examine(shared: &Shared, info: &StreamInfo, replicas: usize, seen: u64) -> Op
     let is_right = names == info.messages;
     (!is_right).then_some(Finding::Count { at: info.last_sequence, messages: info.messages, names })
 }
+
+#[cfg(test)]
+mod tests;

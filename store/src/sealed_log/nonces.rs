@@ -1,6 +1,6 @@
 //! Nonces of signed requests: each claimed once in the whole cluster (SPEC store, section 8.7).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,8 +18,8 @@ use crate::store::Nonce;
 const KEPT_BEYOND: Duration = Duration::from_secs(60);
 /// Time for one claim.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Nonces remembered here after which the expired ones are forgotten.
-const PRUNE_AT: usize = 1024;
+/// Most expired nonces that one claim forgets, so that no request pays for a night's worth of them.
+const FORGOTTEN_PER_CLAIM: usize = 8;
 
 /// What this node has granted or seen granted itself: a nonce that somebody deletes on the servers stays used here.
 #[derive(Debug, Default)]
@@ -28,40 +28,48 @@ pub(super) struct Claims(Mutex<Granted>);
 #[derive(Debug)]
 struct Granted {
     until: BTreeMap<String, Timestamp>,
+    /// The same, by expiry.
+    by_expiry: BTreeSet<(Timestamp, String)>,
     floor: NonceFloor,
-    prune_at: usize,
 }
 
 impl Default for Granted {
     fn default() -> Self {
-        Self { until: BTreeMap::new(), floor: NonceFloor::NONE, prune_at: PRUNE_AT }
+        Self { until: BTreeMap::new(), by_expiry: BTreeSet::new(), floor: NonceFloor::NONE }
+    }
+}
+
+impl Granted {
+    fn forget(&mut self, name: &str) {
+        if let Some(until) = self.until.remove(name) {
+            self.by_expiry.remove(&(until, name.to_owned()));
+            self.floor = self.floor.raised_by(until);
+        }
     }
 }
 
 impl Claims {
-    /// Whether this node lets the claim through, before the servers are asked.
-    fn allows(&self, name: &str, floor: Option<Timestamp>, expires_at: Timestamp, now: Timestamp) -> bool {
+    /// The floor of this node, above that of the log.
+    fn floor(&self, of_log: Option<Timestamp>) -> NonceFloor {
         let granted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let floor = floor.map_or(granted.floor, |at| granted.floor.raised_by(at));
+        of_log.map_or(granted.floor, |at| granted.floor.raised_by(at))
+    }
+
+    /// Whether this node lets the claim through, before the servers are asked.
+    fn allows(&self, name: &str, floor: NonceFloor, expires_at: Timestamp, now: Timestamp) -> bool {
+        let granted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         floor.claim(granted.until.get(name).copied(), expires_at, now) == Claim::Granted
     }
 
+    /// Remembers a nonce that was granted, and forgets expired ones, the oldest first.
     fn remember(&self, name: String, expires_at: Timestamp, now: Timestamp) {
         let mut granted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(before) = granted.until.insert(name, expires_at).filter(|before| *before <= now) {
-            granted.floor = granted.floor.raised_by(before);
-        }
-        if granted.until.len() >= granted.prune_at {
-            let mut floor = granted.floor;
-            granted.until.retain(|_, until| {
-                if *until <= now {
-                    floor = floor.raised_by(*until);
-                }
-                *until > now
-            });
-            granted.floor = floor;
-            granted.prune_at = granted.until.len().saturating_mul(2).max(PRUNE_AT);
-        }
+        granted.forget(&name);
+        let expired = granted.by_expiry.iter().take_while(|(until, _)| *until <= now);
+        let expired: Vec<String> = expired.take(FORGOTTEN_PER_CLAIM).map(|(_, name)| name.clone()).collect();
+        expired.iter().for_each(|name| granted.forget(name));
+        granted.by_expiry.insert((expires_at, name.clone()));
+        granted.until.insert(name, expires_at);
     }
 }
 
@@ -82,6 +90,7 @@ impl SealedLog {
             self.shared.may_answer(&state)?;
             state.nonce_floor()
         };
+        let floor = self.claims.floor(floor);
         if !self.claims.allows(&name, floor, expires_at, now) {
             return Ok(false);
         }
@@ -95,7 +104,7 @@ impl SealedLog {
     async fn claim_at_servers(
         &self,
         name: &str,
-        floor: Option<Timestamp>,
+        floor: NonceFloor,
         expires_at: Timestamp,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
@@ -125,13 +134,63 @@ impl SealedLog {
             let held = held.and_then(|micros| Timestamp::from_micros(i64::from_be_bytes(micros)).ok());
             // What is not understood is not given away a second time.
             let Some(held) = held else { return Ok(false) };
-            let floor = floor.map_or(NonceFloor::NONE, NonceFloor::at);
-            if floor.claim(Some(held), expires_at, now) == Claim::Refused {
+            // What was signed with one at or below the floor is refused for that, whatever the clock says.
+            let held = Some(held).filter(|held| *held > floor.timestamp());
+            if floor.claim(held, expires_at, now) == Claim::Refused {
                 return Ok(false);
             }
             // It has expired by the caller's clock, and the server has not yet forgotten it.
             after = sequence;
         }
         Err(unavailable())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sealed_log::fixture::at;
+
+    fn claim(claims: &Claims, name: &str, expires_at: i64, now: i64) -> bool {
+        let (expires_at, now) = (at(expires_at), at(now));
+        let is_granted = claims.allows(name, claims.floor(None), expires_at, now);
+        if is_granted {
+            claims.remember(name.to_owned(), expires_at, now);
+        }
+        is_granted
+    }
+
+    #[test]
+    fn what_was_forgotten_is_below_the_floor() {
+        let claims = Claims::default();
+        assert!(claim(&claims, "a", 13, 9));
+        assert!(!claim(&claims, "a", 20, 9));
+        assert!(claim(&claims, "b", 25, 20), "by now the first is forgotten");
+        assert_eq!(claims.floor(None), NonceFloor::at(at(13)));
+        assert!(!claim(&claims, "a", 13, 4), "with a clock that was set back");
+        assert!(!claim(&claims, "c", 12, 4), "so is what expires as early");
+        assert!(claim(&claims, "b", 40, 25), "claimed again after its expiry");
+        assert!(!claim(&claims, "d", 25, 10), "which was raised above the first");
+        assert_eq!(claims.floor(Some(at(60))), NonceFloor::at(at(60)));
+        assert_eq!(claims.floor(Some(at(6))), NonceFloor::at(at(25)));
+    }
+
+    #[test]
+    fn a_claim_forgets_eight_that_have_expired_so_that_they_cannot_pile_up() {
+        let claims = Claims::default();
+        for number in 0..100 {
+            assert!(claim(&claims, &format!("n{number}"), 100 + number, 0));
+        }
+        let left = || {
+            let granted = claims.0.lock().unwrap();
+            assert_eq!(granted.until.len(), granted.by_expiry.len());
+            granted.until.len()
+        };
+        assert!(claim(&claims, "later", 1000, 500));
+        assert_eq!((left(), claims.floor(None)), (93, NonceFloor::at(at(107))));
+        for number in 0..20 {
+            claim(&claims, &format!("later {number}"), 1000, 500);
+        }
+        assert_eq!((left(), claims.floor(None)), (21, NonceFloor::at(at(199))));
     }
 }

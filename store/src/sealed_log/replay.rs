@@ -199,3 +199,6 @@ fn open(codec: &Codec, raws: Vec<Raw>) -> Chunk {
     });
     opened.collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -63,3 +63,17 @@ async fn a_server_that_is_killed_and_comes_back_loses_nothing_that_was_acknowled
     assert_eq!(log.position().unwrap(), position);
     log.verify().unwrap();
 }
+
+#[tokio::test]
+async fn a_linearizable_read_waits_for_a_proof_that_was_asked_for_after_it_began() {
+    let site = Site::new();
+    let log = SealedLog::open(site.options().max_staleness(Duration::from_secs(60))).unwrap();
+    add(&log, 1..3).await;
+    site.server.as_ref().unwrap().signal(Signal::STOP);
+    assert!(is_authorized(&log, 1).await, "what was proven just now is recent enough");
+    let begun = std::time::Instant::now();
+    let asked = log.users(Strength::Linearizable);
+    assert!(tokio::time::timeout(Duration::from_secs(1), asked).await.is_err(), "{:?}", begun.elapsed());
+    site.server.as_ref().unwrap().signal(Signal::CONT);
+    assert_eq!(log.users(Strength::Linearizable).await.unwrap().len(), 2);
+}

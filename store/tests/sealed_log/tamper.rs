@@ -169,6 +169,28 @@ async fn a_setting_that_is_changed_is_noticed_and_named() {
     }
 }
 
+/// Nothing is answered while it is looked at, and everything when it turns out to be as it was.
+#[tokio::test]
+async fn a_doubt_denies_before_it_is_a_verdict_and_passes_with_its_cause() {
+    let (_site, log, stranger, _) = revoked().await;
+    let config = stranger.info().await["config"].clone();
+    let mut changed = config.clone();
+    changed["max_age"] = json!(3_600_000_000_000_i64);
+    let update = format!("STREAM.UPDATE.{STREAM}");
+    assert!(stranger.api(&update, changed).await["error"].is_null());
+    let mut state = None;
+    until("denied", async || {
+        let is_denied = !is_authorized(&log, 1).await;
+        state = is_denied.then(|| log.posture().state);
+        is_denied
+    })
+    .await;
+    assert!(stranger.api(&update, config).await["error"].is_null());
+    assert_eq!(state, Some(PostureState::Degraded), "a single look is no verdict");
+    until("answered again", async || is_authorized(&log, 1).await).await;
+    assert_eq!(log.posture().state, PostureState::Proven);
+}
+
 #[tokio::test]
 async fn a_stream_that_is_deleted_is_noticed_and_never_made_again() {
     let (site, log, stranger, _) = revoked().await;

@@ -333,3 +333,27 @@ async fn nobody_waits_beyond_the_deadline_of_a_write() {
     assert!(!pause(&[]).await);
     assert!(pause(&[job(add(2))]).await);
 }
+
+#[tokio::test]
+async fn a_verdict_ends_a_write_at_once_and_a_doubt_only_delays_it() {
+    let mut stage = Stage::new().await;
+    stage.start();
+    stage.shared.doubt(Some("something".into()));
+    let answered = stage.ask(add(1));
+    stage.assert_publishes_nothing().await;
+    stage.shared.doubt(None);
+    let message = stage.published().await;
+    stage.acknowledge(&message, 1).await;
+    outcome(answered).await.unwrap();
+    stage.shared.doubt(Some("something".into()));
+    let verdict = super::super::shared::Verdict::Tampered {
+        sequence: unibus_keyfile::id::Sequence(1),
+        what: "something".into(),
+    };
+    stage.shared.condemn(verdict);
+    let begun = Instant::now();
+    let error = outcome(stage.ask(add(2))).await.unwrap_err();
+    assert!(matches!(error, StoreError::Tampered { .. }), "{error:?}");
+    assert!(begun.elapsed() < SOON / 2, "{:?}", begun.elapsed());
+    stage.assert_publishes_nothing().await;
+}

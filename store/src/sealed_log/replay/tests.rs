@@ -1,0 +1,63 @@
+//! When a log counts as read to its end.
+
+use serde_json::json;
+use unibus_keyfile::digest::StateDigest;
+use unibus_keyfile::id::Epoch;
+
+use super::*;
+use crate::sealed_log::entry::{Content, Opened};
+use crate::sealed_log::fixture::{self, Site};
+use crate::sealed_log::stream::Bucket;
+
+fn end(last: u64, messages: u64) -> End {
+    let reply = json!({ "config": Bucket::Control.config(1),
+        "state": { "messages": messages, "last_seq": last } });
+    End { said: Some(StreamInfo::parse(Bucket::Control, reply).unwrap()), ..End::default() }
+}
+
+fn item(content: Content) -> Item {
+    Item::Entry(Opened { content, digest_after: StateDigest::EMPTY, epoch: Epoch::FIRST, hash: None })
+}
+
+/// A view at sequence 2 with two names.
+fn read() -> Shared {
+    let shared = Site::new().shared(None);
+    let items = vec![
+        (Item::Document(DocumentName::Nodeset), [1; 20]),
+        (item(Content::NonceFloor(fixture::at(1))), [2; 20]),
+    ];
+    shared.take_own(1, items).unwrap();
+    shared
+}
+
+#[test]
+fn a_log_is_read_when_all_is_there_that_the_server_counts() {
+    let shared = read();
+    assert!(end(2, 2).is_reached(&shared, Duration::ZERO).unwrap());
+    for messages in [1, 3] {
+        let error = end(2, messages).is_reached(&shared, Duration::ZERO).unwrap_err();
+        assert!(matches!(error, LogError::Tampered { sequence: Sequence(2), .. }), "{error:?}");
+    }
+}
+
+#[test]
+fn a_log_whose_last_entries_do_not_come_is_not_taken_for_an_older_one() {
+    let shared = read();
+    let mut end = end(3, 3);
+    assert!(!end.is_reached(&shared, Duration::from_secs(60)).unwrap(), "it may be on its way");
+    let error = end.is_reached(&shared, Duration::ZERO).unwrap_err();
+    assert!(error.to_string().contains("missing behind it"), "{error}");
+}
+
+#[test]
+fn records_that_are_not_what_the_last_entry_says_are_tampered_after_a_while() {
+    let shared = read();
+    assert!(is_settled(&shared, &mut None, Duration::ZERO).unwrap());
+    let id = crate::record::RecordId::User(fixture::sign(1));
+    let bytes = Some(fixture::bytes(&id, 1));
+    shared.take_own(4, vec![(item(Content::Record { id, bytes }), [4; 20])]).unwrap();
+    let mut since = None;
+    assert!(!is_settled(&shared, &mut since, Duration::from_secs(60)).unwrap());
+    let error = is_settled(&shared, &mut since, Duration::ZERO).unwrap_err();
+    assert!(error.to_string().contains("between 3 and 3"), "{error}");
+}
