@@ -233,12 +233,13 @@ async fn duties_are_paid_while_the_log_is_written_to_without_a_pause() {
         .map(|writer| {
             let (log, done) = (Arc::clone(&log), Arc::clone(&done));
             tokio::spawn(async move {
-                let mut number = writer * 10_000;
+                // Each has numbers of its own, and 16,000 of them.
+                let mut number = writer;
                 while !done.load(Ordering::Acquire) {
                     log.add_user(Actor::Operator, user(number)).await.unwrap();
-                    number += 1;
+                    number += 4;
                 }
-                number - writer * 10_000
+                number / 4
             })
         })
         .collect();
