@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
-use unibus_nats::config::{Cipher, Sync};
+use unibus_nats::config::{Cipher, Sync, TlsFiles};
 use unibus_nats::process::Signal;
 use unibus_nats::{InternalIdentity, NatsError};
 
 use crate::folder::{Contents, Scratch};
-use crate::node::{Common, Node};
+use crate::network::{self, Network};
+use crate::node::{Common, Node, local};
 use crate::ports::Port;
+use crate::program::binary;
 use crate::proxy::{Proxy, Traffic};
 use crate::wait;
 
@@ -19,6 +21,7 @@ use crate::wait;
 pub struct Setup {
     servers: usize,
     proxies: bool,
+    namespaces: bool,
     sync: Sync,
     cipher: Option<Cipher>,
 }
@@ -27,13 +30,27 @@ impl Setup {
     /// That many servers (one, three or five), synced every ten seconds, without server-side encryption.
     #[must_use]
     pub const fn of(servers: usize) -> Self {
-        Self { servers, proxies: true, sync: Sync::Every(Duration::from_secs(10)), cipher: None }
+        Self {
+            servers,
+            proxies: true,
+            namespaces: false,
+            sync: Sync::Every(Duration::from_secs(10)),
+            cipher: None,
+        }
     }
 
     /// Routes go from server to server: faster, and nothing can be cut off.
     #[must_use]
     pub const fn without_proxies(mut self) -> Self {
         self.proxies = false;
+        self
+    }
+
+    /// Each server in a network namespace of its own, so that what is cut off is cut off by the kernel. Where this user
+    /// may make none, proxies take their place.
+    #[must_use]
+    pub const fn in_namespaces(mut self) -> Self {
+        self.namespaces = true;
         self
     }
 
@@ -109,6 +126,7 @@ pub struct Cluster {
     // In this order: servers end before their proxies and their folders.
     nodes: Vec<Node>,
     proxies: BTreeMap<(usize, usize), (Proxy, Port)>,
+    network: Option<Network>,
     common: Common,
     raw_control: InternalIdentity,
     raw_system: InternalIdentity,
@@ -132,24 +150,32 @@ impl Cluster {
         let folder = Scratch::new();
         let raw_control = InternalIdentity::ephemeral().unwrap();
         let raw_system = InternalIdentity::ephemeral().unwrap();
-        let with_proxies = setup.proxies && setup.servers > 1;
+        let network = setup.namespaces.then(|| Network::new(setup.servers)).flatten();
+        let with_proxies = setup.proxies && setup.servers > 1 && network.is_none();
+        let only_given_routes = with_proxies || network.is_some();
         let indices = || 0..setup.servers;
-        let mut nodes: Vec<_> =
-            indices().map(|index| Node::new(index, folder.join(format!("n{index}")), with_proxies)).collect();
+        let mut nodes: Vec<_> = indices()
+            .map(|index| Node::new(index, folder.join(format!("n{index}")), only_given_routes))
+            .collect();
         let mut proxies = BTreeMap::new();
         for from in indices() {
             let mut routes = Vec::new();
             for to in indices().filter(|to| *to != from) {
                 let target = nodes[to].cluster_port();
-                if with_proxies {
+                if network.is_some() {
+                    routes.push(format!("{}:{target}", network::address(to, from)));
+                } else if with_proxies {
                     let port = Port::take();
-                    routes.push(port.number());
+                    routes.push(local(port.number()));
                     proxies.insert((from, to), (Proxy::start(port.number(), target), port));
                 } else {
-                    routes.push(target);
+                    routes.push(local(target));
                 }
             }
-            nodes[from].set_routes(routes);
+            nodes[from].set_routes(routes.iter().map(|route| route.parse().unwrap()).collect());
+            if let Some(network) = &network {
+                nodes[from].put_into(network.name(from), network.guard(from, &binary("unibus-exec-guard")));
+            }
         }
         let common = Common {
             sync: setup.sync,
@@ -159,7 +185,7 @@ impl Cluster {
             password: format!("p{:032x}", rand::random::<u128>()),
             is_cluster: setup.servers > 1,
         };
-        Self { nodes, proxies, common, raw_control, raw_system, folder }
+        Self { nodes, proxies, network, common, raw_control, raw_system, folder }
     }
 
     /// The folder of everything that the servers write.
@@ -277,6 +303,11 @@ impl Cluster {
         self.nodes[index].set_server_key(key);
     }
 
+    /// Gives a server that was ended a certificate for its clients, or none.
+    pub fn set_client_tls(&mut self, index: usize, files: Option<TlsFiles>) {
+        self.nodes[index].set_client_tls(files);
+    }
+
     /// Reads the folder of a server, running or not.
     #[must_use]
     pub fn save(&self, index: usize) -> Contents {
@@ -302,23 +333,47 @@ impl Cluster {
     /// Says what happens to the traffic between one server and all others.
     ///
     /// # Panics
-    /// Without proxies.
+    /// Without proxies and namespaces.
     pub fn set_traffic(&self, index: usize, traffic: Traffic) {
-        assert!(!self.proxies.is_empty(), "there are no proxies that could cut");
-        for ((from, to), (proxy, _)) in &self.proxies {
-            if *from == index || *to == index {
-                proxy.set(traffic);
-            }
+        for other in (0..self.len()).filter(|other| *other != index) {
+            self.set_traffic_between(index, other, traffic);
         }
     }
 
-    /// Says what happens to the traffic between two servers.
+    /// Says what happens to the traffic between two servers. A cable knows only whether it is plugged in.
     ///
     /// # Panics
-    /// Without proxies.
+    /// Without proxies and namespaces.
     pub fn set_traffic_between(&self, one: usize, other: usize, traffic: Traffic) {
+        if let Some(network) = &self.network {
+            let state = if traffic == Traffic::Passes { "up" } else { "down" };
+            return network.set_cable(one, other, state);
+        }
         for pair in [(one, other), (other, one)] {
             self.proxies.get(&pair).expect("there is no proxy that could cut").0.set(traffic);
+        }
+    }
+
+    /// Loses what one server sends to another, while what the other sends arrives. Through proxies, where there are no
+    /// namespaces, both directions are lost.
+    ///
+    /// # Panics
+    /// Without proxies and namespaces.
+    pub fn lose_one_way(&self, from: usize, to: usize) {
+        match &self.network {
+            Some(network) => network.lose(from, to, "add"),
+            None => self.set_traffic_between(from, to, Traffic::Lost),
+        }
+    }
+
+    /// Ends what [`Cluster::lose_one_way`] began.
+    ///
+    /// # Panics
+    /// When it was not begun.
+    pub fn heal_one_way(&self, from: usize, to: usize) {
+        match &self.network {
+            Some(network) => network.lose(from, to, "delete"),
+            None => self.set_traffic_between(from, to, Traffic::Passes),
         }
     }
 

@@ -4,12 +4,15 @@
 //! a [`Cluster`], which are started as the daemon starts its own.
 
 pub mod canary;
+pub mod certificates;
 pub mod cluster;
 pub mod daemon;
+pub mod disk;
 pub mod folder;
 pub mod host;
 pub mod http;
 pub mod kv;
+mod network;
 pub mod node;
 pub mod ports;
 pub mod program;
@@ -17,8 +20,10 @@ pub mod proxy;
 pub mod wait;
 
 pub use canary::Canaries;
+pub use certificates::Authority;
 pub use cluster::{Cluster, Setup};
 pub use daemon::Daemon;
+pub use disk::SmallDisk;
 pub use folder::{Contents, Scratch};
 pub use host::Host;
 pub use kv::KvHosts;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use unibus_nats::config::{
-    Account, Cipher, ClusterConfig, ExtraUser, Nkey, Password, ServerConfig, ServerKey, Sync,
+    Account, Cipher, ClusterConfig, ExtraUser, Nkey, Password, Route, ServerConfig, ServerKey, Sync, TlsFiles,
 };
 use unibus_nats::folder::Folder;
 use unibus_nats::guard::GuardCommand;
@@ -16,6 +16,7 @@ use crate::folder::Contents;
 use crate::http::{self, Request};
 use crate::ports::Port;
 use crate::program::binary;
+use crate::proxy::Proxy;
 use crate::wait::DEADLINE;
 
 /// The real nats-server that `cargo xtask test` brings.
@@ -45,6 +46,13 @@ pub(crate) struct Common {
     pub(crate) is_cluster: bool,
 }
 
+/// A network namespace that a server is in.
+#[derive(Debug)]
+struct Place {
+    guard: GuardCommand,
+    _proxies: [Proxy; 2],
+}
+
 /// One server.
 #[derive(Debug)]
 pub struct Node {
@@ -54,10 +62,12 @@ pub struct Node {
     client: Port,
     monitor: Port,
     cluster: Port,
-    /// Told to other servers, and nobody listens there: so the only routes are those through our proxies.
+    /// Told to other servers, and nobody listens there: so the only routes are those that are given.
     nowhere: Option<Port>,
-    routes: Vec<u16>,
+    routes: Vec<Route>,
+    place: Option<Place>,
     server_key: [u8; 32],
+    client_tls: Option<TlsFiles>,
     control: InternalIdentity,
     system: InternalIdentity,
 }
@@ -74,7 +84,9 @@ impl Node {
             cluster: Port::take(),
             nowhere: through_proxies.then(Port::take),
             routes: Vec::new(),
+            place: None,
             server_key: rand::random(),
+            client_tls: None,
             control: InternalIdentity::ephemeral().unwrap(),
             system: InternalIdentity::ephemeral().unwrap(),
         }
@@ -84,7 +96,14 @@ impl Node {
         self.cluster.number()
     }
 
-    pub(crate) fn set_routes(&mut self, routes: Vec<u16>) {
+    /// Puts it into a network namespace; what is for its clients and for the harness goes in through proxies.
+    pub(crate) fn put_into(&mut self, name: &str, guard: GuardCommand) {
+        let proxies = [&self.client, &self.monitor]
+            .map(|port| Proxy::start_into(Some(name.to_owned()), port.number(), port.number()));
+        self.place = Some(Place { guard, _proxies: proxies });
+    }
+
+    pub(crate) fn set_routes(&mut self, routes: Vec<Route>) {
         self.routes = routes;
     }
 
@@ -161,7 +180,7 @@ impl Node {
             name: "unibus-test".parse().unwrap(),
             port: self.cluster.number(),
             advertise: self.nowhere.as_ref().map(|port| local(port.number()).parse().unwrap()),
-            routes: self.routes.iter().map(|port| local(*port).parse().unwrap()).collect(),
+            routes: self.routes.clone(),
             user: "route".parse().unwrap(),
             password: Password::new(common.password.clone().into()).unwrap(),
             tls: None,
@@ -169,9 +188,10 @@ impl Node {
         let extra = |account, nkey: &Nkey| ExtraUser { account, nkey: nkey.clone(), subjects: None };
         ServerConfig {
             server_name: self.name.parse().unwrap(),
-            bind: [127, 0, 0, 1].into(),
+            // In a namespace of its own all addresses are its own.
+            bind: if self.place.is_some() { [0, 0, 0, 0] } else { [127, 0, 0, 1] }.into(),
             client_port: self.client.number(),
-            client_tls: None,
+            client_tls: self.client_tls.clone(),
             monitor_port: Some(self.monitor.number()),
             cluster,
             store_dir: self.store_dir(),
@@ -194,7 +214,8 @@ impl Node {
         let folder = Folder::take(&config.store_dir)?;
         folder.check_cipher(config.jetstream_cipher.as_ref())?;
         let raw_log = Some(self.folder.join("log"));
-        let launch = Launch { program: nats_server(), guard: guard(), config, raw_log };
+        let guard = self.place.as_ref().map_or_else(guard, |place| place.guard.clone());
+        let launch = Launch { program: nats_server(), guard, config, raw_log };
         let process = Process::start(&launch, &folder)?;
         self.process = Some((process, folder));
         Ok(())
@@ -221,6 +242,11 @@ impl Node {
     pub(crate) fn set_server_key(&mut self, key: [u8; 32]) {
         assert!(self.process.is_none(), "{} runs", self.name);
         self.server_key = key;
+    }
+
+    pub(crate) fn set_client_tls(&mut self, files: Option<TlsFiles>) {
+        assert!(self.process.is_none(), "{} runs", self.name);
+        self.client_tls = files;
     }
 
     pub(crate) fn wipe(&self) {
@@ -257,6 +283,6 @@ impl Drop for Node {
     }
 }
 
-fn local(port: u16) -> String {
+pub(crate) fn local(port: u16) -> String {
     format!("127.0.0.1:{port}")
 }

@@ -5,6 +5,8 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use crate::network::connect_within;
+
 /// What a proxy does with what comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Traffic {
@@ -28,6 +30,8 @@ pub struct Proxy {
 #[derive(Debug)]
 struct Shared {
     target: SocketAddr,
+    /// The network namespace that the target is in, if it is in one of its own.
+    within: Option<String>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -46,10 +50,15 @@ impl Proxy {
     /// When it cannot listen.
     #[must_use]
     pub fn start(port: u16, target: u16) -> Self {
+        Self::start_into(None, port, target)
+    }
+
+    /// The same to a target in a network namespace.
+    pub(crate) fn start_into(within: Option<String>, port: u16, target: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
         let state = State { traffic: Traffic::Passes, ended: false, streams: Vec::new() };
         let target = SocketAddr::from((Ipv4Addr::LOCALHOST, target));
-        let shared = Arc::new(Shared { target, state: Mutex::new(state), changed: Condvar::new() });
+        let shared = Arc::new(Shared { target, within, state: Mutex::new(state), changed: Condvar::new() });
         let of_thread = Arc::clone(&shared);
         let thread = thread::spawn(move || accept(&listener, &of_thread));
         Self { port, shared, thread: Some(thread) }
@@ -136,7 +145,11 @@ fn connect(from: &TcpStream, shared: &Arc<Shared>) {
     if !shared.adopt(from) || !shared.passes() {
         return;
     }
-    let Ok(to) = TcpStream::connect(shared.target) else { return };
+    let connected = match &shared.within {
+        Some(name) => connect_within(name, shared.target),
+        None => TcpStream::connect(shared.target),
+    };
+    let Ok(to) = connected else { return };
     let _ = (from.set_nodelay(true), to.set_nodelay(true));
     if !shared.adopt(&to) {
         return;
