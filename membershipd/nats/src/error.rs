@@ -112,6 +112,12 @@ pub enum NatsError {
         /// The line of its log.
         line: String,
     },
+    /// The disk is full: nats-server was ended, or is not started.
+    #[error("the disk of `{}` is full, and nats-server does not run without room", path.display())]
+    OutOfSpace {
+        /// The folder of JetStream.
+        path: PathBuf,
+    },
     /// nats-server gave up.
     #[error("nats-server gave up: {line}")]
     GaveUp {
@@ -186,6 +192,7 @@ impl NatsError {
             Self::NotExecutable { .. }
             | Self::CannotListen { .. }
             | Self::Folder { .. }
+            | Self::OutOfSpace { .. }
             | Self::Guard { .. }
             | Self::System { .. } => ErrorClass::Io,
             Self::NotNatsServer { .. } | Self::TooOld { .. } => ErrorClass::Unsupported,
@@ -246,6 +253,7 @@ impl NatsError {
             Self::System { .. } => "UB-N019",
             Self::DamagedIdentity { .. } => "UB-N020",
             Self::Hung { .. } => "UB-N021",
+            Self::OutOfSpace { .. } => "UB-N022",
             Self::IdentityFile(source) => source.code(),
         }
     }
@@ -272,6 +280,9 @@ impl NatsError {
             }
             Self::Locked { .. } => {
                 "another daemon has the folder; stop it, or choose another --nats-store".into()
+            }
+            Self::OutOfSpace { .. } => {
+                "make room on that disk, at least 8 MiB: nats-server is then started by itself, and catches up".into()
             }
             Self::OtherServerKey { .. } | Self::UnknownServerKey { .. } => {
                 "start it with the cipher and key that the folder was made with; nothing was touched".into()
@@ -332,6 +343,7 @@ mod tests {
             NatsError::System { step: "read", source: source() },
             NatsError::DamagedIdentity { path: path(), problem: "text" },
             NatsError::Hung { silent: Duration::from_secs(20) },
+            NatsError::OutOfSpace { path: path() },
         ]
     }
 

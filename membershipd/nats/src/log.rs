@@ -28,6 +28,8 @@ pub(crate) enum Finding {
     PortTaken,
     /// It cannot write to its folder.
     NotWritable,
+    /// Its disk is full: it is up, and stores nothing until it is started again.
+    OutOfSpace,
     /// It gave up.
     GaveUp,
     /// The guard did not become nats-server: the folder has another one.
@@ -91,6 +93,14 @@ fn read_info(message: &str) -> Option<Finding> {
 }
 
 fn read_warning(message: &str) -> Option<Finding> {
+    // It may put all its streams away then, or take nothing more for one of them.
+    let is_put_away = message.starts_with("JetStream out of ") && message.ends_with("will be DISABLED");
+    let is_stuck = message.starts_with("Filestore [")
+        && message.contains("] Critical write error: ")
+        && message.ends_with("no space left on device");
+    if is_put_away || is_stuck {
+        return Some(Finding::OutOfSpace);
+    }
     let filestore = message.starts_with("Error creating filestore");
     let wrong_key = filestore && WRONG_KEY.iter().any(|sign| message.contains(sign));
     if wrong_key || UNRECOVERABLE.iter().any(|sign| message.starts_with(sign)) {
@@ -226,6 +236,7 @@ mod tests {
     #[test]
     fn what_a_client_chose_is_not_taken_for_the_servers_words() {
         let lines = [
+            line("ERR", "127.0.0.1:1 - cid:1 - JetStream out of File resources, will be DISABLED"),
             line("ERR", "127.0.0.1:57736 - cid:10 - authentication error - User \"Error decrypting\""),
             line("ERR", "127.0.0.1:1 - cid:1 - \"[WRN] Error decrypting our stream metafile\" - error"),
             line("INF", "Account [Encryption: AES-GCM] Server is ready"),
@@ -247,6 +258,10 @@ mod tests {
         let folder =
             "Can't start JetStream: could not create storage directory - mkdir /x: permission denied";
         assert_eq!(read(&line("FTL", folder), false), Some(Finding::NotWritable));
+        let full = "JetStream out of File resources, will be DISABLED";
+        assert_eq!(read(&line("ERR", full), true), Some(Finding::OutOfSpace));
+        let stuck = "Filestore [S] Critical write error: write /x: no space left on device";
+        assert_eq!(read(&line("ERR", stuck), true), Some(Finding::OutOfSpace));
         assert_eq!(read(&line("FTL", "something else"), true), Some(Finding::GaveUp));
         assert_eq!(read("nats-server: Parse error on line 12", false), Some(Finding::GaveUp));
         assert_eq!(read(&line("INF", "Server is ready"), false), Some(Finding::Ready));

@@ -235,10 +235,16 @@ impl Process {
             match self.next(deadline) {
                 Some(Event::Ended(status)) => return Waited::Ended(status),
                 Some(Event::Interrupted) => return Waited::Interrupted,
+                Some(Event::Found(Finding::OutOfSpace, _)) => return Waited::Nothing,
                 Some(Event::Found(..)) => {}
                 None => return Waited::Nothing,
             }
         }
+    }
+
+    /// Whether its disk got full: then it stores nothing until it is started again.
+    pub(crate) const fn is_out_of_space(&self) -> bool {
+        matches!(self.finding, Some(NatsError::OutOfSpace { .. }))
     }
 
     /// Whether it greets a client within that time. What keeps this process from asking says nothing about it.
@@ -294,6 +300,7 @@ impl Process {
             Finding::Ready | Finding::Routes | Finding::Encrypts(_) => return None,
             Finding::Unrecoverable => NatsError::Unrecoverable { line },
             Finding::GaveUp => NatsError::GaveUp { line },
+            Finding::OutOfSpace => NatsError::OutOfSpace { path: self.config.store_dir.clone() },
             Finding::NotWritable => NatsError::Folder {
                 step: "write to",
                 path: self.config.store_dir.clone(),

@@ -14,6 +14,10 @@ use crate::folder::Folder;
 use crate::process::{Interrupt, Launch, Process, Signal, Waited};
 use crate::{ports, version};
 
+/// Room that a disk must have for nats-server to be started: two files of a stream.
+const ROOM: u64 = 8 * 1024 * 1024;
+/// Room below which it is ended.
+const LEAST_ROOM: u64 = 1024 * 1024;
 /// Questions without an answer after which a server is told to be silent.
 const SILENT: u32 = 2;
 
@@ -265,6 +269,7 @@ impl Shared {
 enum Watched {
     Ended(ExitStatus),
     Interrupted,
+    Full,
     Hung { silent: Duration },
 }
 
@@ -348,6 +353,11 @@ impl Run {
                 self.end(&mut process);
                 None
             }
+            Watched::Full => {
+                self.terminate(&mut process);
+                let path = self.options.launch.config.store_dir.clone();
+                Some(NatsError::OutOfSpace { path })
+            }
             Watched::Hung { silent } => {
                 process.signal(Signal::Kill);
                 let _ended = process.wait_end(self.options.terminate);
@@ -365,6 +375,10 @@ impl Run {
                 Waited::Ended(status) => return Watched::Ended(status),
                 Waited::Interrupted => return Watched::Interrupted,
                 Waited::Nothing => {}
+            }
+            // On a full disk it stores nothing any more, and one that leads keeps the others from storing.
+            if process.is_out_of_space() || self.check_room(LEAST_ROOM).is_err() {
+                return Watched::Full;
             }
             if missed == 0 {
                 since = Instant::now();
@@ -388,10 +402,22 @@ impl Run {
         }
     }
 
+    /// Says that the disk is full, if it has less room than that.
+    fn check_room(&self, least: u64) -> Result<(), NatsError> {
+        let path = &self.options.launch.config.store_dir;
+        // What cannot be told here shows when it is written to.
+        let room = rustix::fs::statvfs(path).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        if room.is_ok_and(|room| room < least) {
+            return Err(NatsError::OutOfSpace { path: path.clone() });
+        }
+        Ok(())
+    }
+
     /// Checks everything that can have changed since the last start, too, and starts it.
     fn launch(&self) -> Result<Process, NatsError> {
         let launch = &self.options.launch;
         version::check(&launch.program)?;
+        self.check_room(ROOM)?;
         self.folder.check_cipher(launch.config.jetstream_cipher.as_ref())?;
         ports::check(&launch.config.listens_on())?;
         Process::start(launch, &self.folder)
@@ -406,6 +432,10 @@ impl Run {
                 return;
             }
         }
+        self.terminate(process);
+    }
+
+    fn terminate(&self, process: &mut Process) {
         process.signal(Signal::Terminate);
         if process.wait_end(self.options.terminate).is_some() {
             return;

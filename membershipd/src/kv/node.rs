@@ -216,6 +216,9 @@ impl Node {
                 "nats-server has not answered for {} s; it is killed and started again if that goes on",
                 since.elapsed().as_secs()
             ),
+            State::BackingOff { error, .. } if matches!(*error, NatsError::OutOfSpace { .. }) => {
+                format!("{error}; {}", error.hint().unwrap_or_default())
+            }
             State::BackingOff { error, .. } => format!("nats-server ended and is started again: {error}"),
             State::Failed { error } => format!("nats-server cannot be started again: {error}"),
             _ => "nats-server is not ready".to_owned(),
