@@ -8,6 +8,7 @@
 
 mod backend;
 mod boot;
+mod clocks;
 mod documents;
 mod duties;
 mod entry;
@@ -249,7 +250,7 @@ impl SealedLog {
             return Ok(());
         }
         let mut patience = boot::Patience::new(&self.options, begun);
-        while !self.shared.has_heard_since(begun) {
+        while !self.shared.clocks.has_heard_since(begun) {
             let no_witness = || LogError::NoWitness {
                 path: Witness::path(&self.options.state_dir),
                 sequence: Sequence(self.shared.sequence()),

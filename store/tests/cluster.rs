@@ -5,11 +5,15 @@
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "tests have the system's clock, and do what an operator does")]
 mod cluster {
+    mod clocks;
+    mod disk;
     mod fixture;
     mod history;
     mod joining;
     mod leak;
     mod loss;
+    mod partitions;
+    mod raising;
     mod rollback;
     mod soak;
 }

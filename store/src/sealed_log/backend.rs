@@ -170,10 +170,10 @@ impl SealedLog {
         }
         // A copy that is missing while the majority is there takes nothing from what is proven: the posture counts copies.
         let is_degraded = self.shared.doubted().is_some()
-            || self.shared.is_clock_off()
+            || self.shared.clocks.trouble().is_some()
             || self.shared.state().import_open()
             || !self.shared.state().is_settled()
-            || self.keeper.as_ref().is_some_and(|keeper| keeper.has_failed());
+            || self.keeper.as_ref().is_some_and(|keeper| keeper.failure().is_some());
         if is_degraded { PostureState::Degraded } else { PostureState::Proven }
     }
 
@@ -187,13 +187,14 @@ impl SealedLog {
             return Some(doubt);
         }
         if !self.shared.is_fresh() {
-            return Some("no heartbeat was acknowledged for too long: too few nodes are up".to_owned());
+            let why = "no heartbeat was acknowledged for too long: too few nodes are up";
+            return Some(self.shared.silence().unwrap_or(why).to_owned());
         }
-        if self.shared.is_clock_off() {
-            return Some("the clock of this node and that of another are more than 30 s apart".to_owned());
+        if let Some(apart) = self.shared.clocks.trouble() {
+            return Some(apart);
         }
-        if self.keeper.as_ref().is_some_and(|keeper| keeper.has_failed()) {
-            return Some("the witness cannot be written".to_owned());
+        if let Some(why) = self.keeper.as_ref().and_then(|keeper| keeper.failure()) {
+            return Some(why);
         }
         None
     }

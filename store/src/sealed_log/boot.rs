@@ -32,6 +32,8 @@ const SAY_EVERY: Duration = Duration::from_secs(3);
 const MISSING_FOR: Duration = Duration::from_secs(2);
 /// Entries that the first start writes, and a few heartbeats and acknowledgements of nodes that start with it.
 const FIRST_ENTRIES: u64 = 20;
+/// What a certificate in PEM begins with.
+const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
 /// Time that one publication has.
 const ATTEMPT: Duration = Duration::from_secs(3);
 
@@ -94,6 +96,7 @@ impl<'a> Patience<'a> {
             WireError::Unreachable { why } | WireError::NoQuorum { why } => self.wait(&why).await,
             WireError::NotAdmitted { why } => Err(LogError::NotAdmitted { why }),
             WireError::NoJetStream { why } => Err(LogError::NoJetStream { why }),
+            WireError::NotTrusted { why } => Err(LogError::ServerNotTrusted { why }),
             WireError::TooOld { found } => Err(LogError::ServerTooOld { found, needed: "2.12" }),
             WireError::NoStream => Err(LogError::NothingThere { stream: STREAM }),
             WireError::Settings(error) => Err(other_settings(error)),
@@ -179,6 +182,7 @@ async fn connect(options: &LogOptions, patience: &mut Patience<'_>) -> Result<Wi
         identity: options.identity.clone(),
         ca: options.ca.clone(),
     };
+    check_ca(options)?;
     loop {
         match Wire::connect(&wire).await {
             Ok(wire) => match wire.check_version() {
@@ -187,6 +191,17 @@ async fn connect(options: &LogOptions, patience: &mut Patience<'_>) -> Result<Wi
             },
             Err(error) => patience.after(error).await?,
         }
+    }
+}
+
+/// A CA without a certificate would refuse every server, whatever it shows.
+fn check_ca(options: &LogOptions) -> Result<(), LogError> {
+    let Some(path) = &options.ca else { return Ok(()) };
+    let refused = |why: String| Err(LogError::Ca { path: path.clone(), why });
+    match std::fs::read(path) {
+        Ok(bytes) if bytes.windows(CERTIFICATE.len()).any(|part| part == CERTIFICATE) => Ok(()),
+        Ok(_) => refused("it holds no certificate in PEM".to_owned()),
+        Err(error) => refused(error.to_string()),
     }
 }
 

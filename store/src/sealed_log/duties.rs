@@ -127,7 +127,12 @@ impl Duties {
             }
             let Some(jobs) = self.jobs.upgrade() else { return Ok(()) };
             let written = Written::default();
-            writer::submit(&jobs, Work::Document(self.next(&written))).await?;
+            match writer::submit(&jobs, Work::Document(self.next(&written))).await {
+                Ok(()) => {}
+                // It may have been written: what is due then is looked at anew.
+                Err(StoreError::Unavailable { .. }) => continue,
+                Err(error) => return Err(error.into()),
+            }
             drop(jobs);
             let wrote = *written.lock().unwrap_or_else(PoisonError::into_inner);
             let Some((due, version, at)) = wrote else { continue };

@@ -94,6 +94,20 @@ pub enum LogError {
         /// What the server says.
         why: String,
     },
+    /// The server's certificate is not one that the CA has signed for that host, or it shows none.
+    #[error("the server is not the one that was meant: {why}")]
+    ServerNotTrusted {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The file of the CA is of no use.
+    #[error("cannot use the CA `{}`: {why}", path.display())]
+    Ca {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
     /// The server is too old.
     #[error("nats-server {found} is too old, at least {needed} is needed")]
     ServerTooOld {
@@ -221,7 +235,7 @@ impl LogError {
             Self::NotInNodeset { .. } | Self::NotWrapped { .. } => ErrorClass::WrongKey,
             Self::NoWitness { .. } | Self::HalfImported => ErrorClass::NotProven,
             Self::Unreachable { .. } | Self::NoJetStream { .. } => ErrorClass::Unavailable,
-            Self::NotAdmitted { .. } => ErrorClass::Denied,
+            Self::NotAdmitted { .. } | Self::ServerNotTrusted { .. } => ErrorClass::Denied,
             Self::ServerTooOld { .. } => ErrorClass::Unsupported,
             Self::StreamMissing { .. } => ErrorClass::MissingKey,
             Self::NothingThere { .. } => ErrorClass::NotFound,
@@ -231,7 +245,7 @@ impl LogError {
             Self::RolledBack { .. } | Self::OtherLineage { .. } | Self::DocumentRolledBack { .. } => {
                 ErrorClass::RolledBack
             }
-            Self::Misuse(_) => ErrorClass::Misuse,
+            Self::Misuse(_) | Self::Ca { .. } => ErrorClass::Misuse,
         }
     }
 
@@ -262,6 +276,8 @@ impl LogError {
             Self::Tampered { .. } => "UB-L016",
             Self::Misuse(_) => "UB-L017",
             Self::NotWrapped { .. } => "UB-L018",
+            Self::ServerNotTrusted { .. } => "UB-L019",
+            Self::Ca { .. } => "UB-L020",
         }
     }
 
@@ -297,6 +313,10 @@ impl LogError {
             Self::NotAdmitted { .. } => {
                 "give the --internal-id-file that the daemon of this node was started with".into()
             }
+            Self::ServerNotTrusted { .. } => {
+                "give --ca: the CA that signed the servers' certificates; they must name the host as the URL does".into()
+            }
+            Self::Ca { .. } => "give the certificate of the CA, in PEM, with --ca".into(),
             Self::ServerTooOld { .. } => "install a newer nats-server, or name one with --nats-server-bin".into(),
             Self::NoJetStream { .. } => "enable JetStream for the account of the control plane".into(),
             Self::StreamMissing { .. } => {

@@ -15,8 +15,19 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Looks that must find the same for a doubt to become a verdict. A server that has just lost its majority can
 /// tell of an older stream for some seconds.
 const CONFIRMED: u32 = 3;
+/// The same for a stream of several replicas that ends before what this node has seen: a leader whose disk is full tells
+/// of less than the others hold, until another one leads.
+const CONFIRMED_BEHIND: u32 = 15;
 /// Looks after which a view that does not agree with the log at its end is a verdict.
 const UNSETTLED: u32 = 3;
+
+/// Why a server that is up keeps no stream.
+const PUT_AWAY: &str = "nats-server has put its streams away, as it does when its disk is full: make room there, and \
+                        start nats-server again";
+
+/// Why a server that is alone, and answers, acknowledges nothing.
+const TAKES_NOTHING: &str = "nats-server answers and acknowledges no write, as it does when its disk is full: make \
+                             room there, and start nats-server again";
 
 /// What the last look has found, for the posture.
 pub(super) type LastLook = Arc<Mutex<Option<StreamInfo>>>;
@@ -72,13 +83,18 @@ pub(super) async fn watch(shared: Arc<Shared>, wire: Wire, replicas: usize, last
         let seen = shared.sequence();
         let finding = match wire.info().await {
             Ok(info) => {
+                let takes_nothing = replicas == 1 && !shared.is_fresh();
+                shared.note_silence(takes_nothing.then_some(TAKES_NOTHING));
                 let finding = examine(&shared, &info, replicas, seen);
                 *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(info);
                 finding
             }
             Err(WireError::NoStream) => Some(Finding::Gone),
-            // No answer says nothing; the age of the last proof takes care of that.
-            Err(_) => continue,
+            // No answer says nothing against the log; the age of the last proof takes care of that.
+            Err(error) => {
+                shared.note_silence(matches!(error, WireError::NoJetStream { .. }).then_some(PUT_AWAY));
+                continue;
+            }
         };
         let Some(finding) = finding else {
             (found_before, times) = (None, 0);
@@ -89,6 +105,10 @@ pub(super) async fn watch(shared: Arc<Shared>, wire: Wire, replicas: usize, last
         let needed = match finding {
             // It takes a moment until the end of a write has come.
             Finding::Unsettled { .. } => UNSETTLED,
+            Finding::Behind { .. } if replicas > 1 => {
+                shared.doubt(Some(finding.text()));
+                CONFIRMED_BEHIND
+            }
             _ => {
                 shared.doubt(Some(finding.text()));
                 CONFIRMED

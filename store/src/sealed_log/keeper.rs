@@ -28,7 +28,7 @@ struct Kept {
     last_drill: Option<UnixTime>,
     last_proof: Option<UnixTime>,
     /// Why the last one could not be written.
-    failed: bool,
+    failed: Option<String>,
 }
 
 impl std::fmt::Debug for Keeper {
@@ -47,7 +47,7 @@ impl Keeper {
     ) -> Self {
         let (last_drill, last_proof) =
             before.as_ref().map_or((None, None), |witness| (witness.last_drill, witness.last_proof));
-        let kept = Mutex::new(Kept { witness: before, last_drill, last_proof, failed: false });
+        let kept = Mutex::new(Kept { witness: before, last_drill, last_proof, failed: None });
         Self { shared, sealer, state_dir, kept }
     }
 
@@ -71,9 +71,9 @@ impl Keeper {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).witness.clone()
     }
 
-    /// Whether the last witness could not be written.
-    pub(super) fn has_failed(&self) -> bool {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).failed
+    /// Why the last witness could not be written, and what to do.
+    pub(super) fn failure(&self) -> Option<String> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).failed.clone()
     }
 
     /// Writes the witness of the view as it stands. Only a view that agrees with the log is witnessed.
@@ -117,12 +117,23 @@ impl Keeper {
             return Ok(());
         }
         let written = witness.store(&self.state_dir, &self.sealer, sync);
-        kept.failed = written.is_err();
+        kept.failed = written.as_ref().err().map(explain);
         if written.is_ok() {
             kept.witness = Some(witness);
         }
         written
     }
+}
+
+/// In words, with the system's reason.
+fn explain(error: &WitnessError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(more) = cause {
+        text = format!("{text}: {more}");
+        cause = more.source();
+    }
+    format!("the witness cannot be written ({text}): see to the disk of the state folder, and to its rights")
 }
 
 /// Follows the view with the witness.

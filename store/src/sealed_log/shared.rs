@@ -1,6 +1,6 @@
 //! What the parts of an open log share: the records, the documents, and how far both can be trusted right now.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use unibus_keyfile::id::{NodeName, Sequence};
 use unibus_keyfile::nodeset::Nodeset;
 use zeroize::Zeroizing;
 
+use super::clocks::Clocks;
 use super::documents::{Adopted, Brought, Documents};
 use super::entry::{Codec, Content, DocumentName, EntryError};
 use super::error::LogError;
@@ -27,11 +28,6 @@ use crate::record::Timestamp;
 
 /// Entries whose marks are remembered: more than a node can be behind its own writes.
 const REMEMBERED: usize = 4096;
-/// A node whose clock differs by more cannot judge the age of a signature.
-const CLOCK_TOLERANCE_MICROS: u64 = 30_000_000;
-
-/// Time for which a heartbeat tells about a node.
-const HEARD_LIVES: Duration = Duration::from_secs(60);
 
 /// The first bytes of an entry: with its 96 random bits, no two are equal.
 pub(super) type Mark = [u8; HEADER_BYTES];
@@ -105,12 +101,14 @@ pub(super) struct Shared {
     verdict: OnceLock<Verdict>,
     doubt: Mutex<Option<String>>,
     doubted: AtomicBool,
+    /// Why the servers do not answer, as far as they say it.
+    silence: Mutex<Option<&'static str>>,
     importing: AtomicBool,
     /// What is wrong with a log that is read all the same.
     pub(super) aside: Aside,
     clock: Clock,
-    /// When each other node was last heard as it spoke, and how far its clock was from ours, in microseconds.
-    heard: Mutex<BTreeMap<NodeName, (Instant, u64)>>,
+    /// When the other nodes were last heard, and how their clocks are.
+    pub(super) clocks: Clocks,
 }
 
 impl std::fmt::Debug for Shared {
@@ -146,10 +144,11 @@ impl Shared {
             verdict: OnceLock::new(),
             doubt: Mutex::new(None),
             doubted: AtomicBool::new(false),
+            silence: Mutex::new(None),
             importing: AtomicBool::new(false),
             aside: Aside::default(),
             clock,
-            heard: Mutex::new(BTreeMap::new()),
+            clocks: Clocks::default(),
         }
     }
 
@@ -353,7 +352,8 @@ impl Shared {
             return Ok(());
         }
         if !self.is_fresh() {
-            return Err(StoreError::Unavailable { why: "this node has lost contact with the majority" });
+            let why = self.silence().unwrap_or("this node has lost contact with the majority");
+            return Err(StoreError::Unavailable { why });
         }
         if !state.is_readable() {
             return Err(StoreError::Unavailable { why: "this node is catching up" });
@@ -412,24 +412,22 @@ impl Shared {
         lock(&self.doubt).clone()
     }
 
+    /// Notes why the servers do not answer; none if they do, or do not say.
+    pub(super) fn note_silence(&self, why: Option<&'static str>) {
+        *lock(&self.silence) = why;
+    }
+
+    /// Why the servers do not answer.
+    pub(super) fn silence(&self) -> Option<&'static str> {
+        *lock(&self.silence)
+    }
+
     /// Hears another node's heartbeat just as it was written.
     fn hear(&self, node: &NodeName, at: Timestamp) {
         if self.keys.node().is_some_and(|own| own.name() == node) {
             return;
         }
-        let apart = (self.clock)().micros().abs_diff(at.micros());
-        lock(&self.heard).insert(node.clone(), (Instant::now(), apart));
-    }
-
-    /// Whether another node has been heard since `since`.
-    pub(super) fn has_heard_since(&self, since: Instant) -> bool {
-        lock(&self.heard).values().any(|(at, _)| *at >= since)
-    }
-
-    /// Whether this node's clock and that of another that lives are too far apart to judge the age of a signature.
-    pub(super) fn is_clock_off(&self) -> bool {
-        let lives = |at: &Instant| at.elapsed() < HEARD_LIVES;
-        lock(&self.heard).values().any(|(at, apart)| lives(at) && *apart > CLOCK_TOLERANCE_MICROS)
+        self.clocks.hear(node, at, (self.clock)());
     }
 
     pub(super) fn now(&self) -> Timestamp {

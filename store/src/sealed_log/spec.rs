@@ -102,7 +102,7 @@ fn names_and_kinds_are_those_of_the_code() {
 fn the_numbers_of_the_text_are_those_of_the_code() {
     let writer = include_str!("writer.rs");
     let writes = section("8.3 Writes and the view");
-    let clock = constant(include_str!("shared.rs"), "CLOCK_TOLERANCE_MICROS").replace('_', "");
+    let clock = constant(include_str!("clocks.rs"), "TOLERANCE_MICROS").replace('_', "");
     let settle = seconds_of(include_str!("replay.rs"), "SETTLE");
     assert_eq!(constant(include_str!("view.rs"), "HELD_BACK_MAX"), constant(writer, "BATCH_ENTRIES"));
     assert_eq!(
@@ -128,6 +128,10 @@ fn the_numbers_of_the_text_are_those_of_the_code() {
         (
             "8.5 Opening, witness, refusals",
             constant(include_str!("boot.rs"), "LOCK").trim_matches('"').to_owned(),
+        ),
+        (
+            "8.6 While it runs",
+            format!("needs `{}` looks", constant(include_str!("guard.rs"), "CONFIRMED_BEHIND")),
         ),
         ("8.6 While it runs", format!("(`{}` s unless configured)", MAX_STALENESS.as_secs())),
         ("8.6 While it runs", format!("more than `{}` s from", clock.parse::<u64>().unwrap() / 1_000_000)),

@@ -48,6 +48,12 @@ pub(super) enum WireError {
         /// What the server says.
         why: String,
     },
+    /// The server's certificate is refused, or it shows none.
+    #[error("the server is not trusted: {why}")]
+    NotTrusted {
+        /// What is wrong with it.
+        why: String,
+    },
     /// The servers cannot decide: too few of them are there, or they just started.
     #[error("no quorum: {why}")]
     NoQuorum {

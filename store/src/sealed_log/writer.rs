@@ -199,10 +199,12 @@ impl Writer {
                     }
                     "the log does not move on"
                 }
-                Err(PublishError::NotStored { .. }) => "the log does not take the write",
+                Err(PublishError::NotStored { .. }) => {
+                    self.shared.silence().unwrap_or("the log does not take the write")
+                }
                 Err(PublishError::Unknown { .. }) => {
                     attempts.remember(plan, &sealed);
-                    "no acknowledgement from the log"
+                    self.shared.silence().unwrap_or("no acknowledgement from the log")
                 }
             };
             if !pause(group).await {

@@ -1,6 +1,7 @@
 //! Three nodes with a key each, on a cluster of three nats-servers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use unibus_keyfile::id::UnixTime;
@@ -9,7 +10,7 @@ use unibus_keyfile::nodeset::Plan;
 use unibus_keyfile::operator_key::OperatorKey;
 use unibus_store::keys::Keys;
 use unibus_store::record::{Handle, SignPub, Timestamp, User, UserRole};
-use unibus_store::sealed_log::{LogError, LogOptions, SealedLog};
+use unibus_store::sealed_log::{Clock, LogError, LogOptions, SealedLog};
 use unibus_store::store::Store as _;
 use unibus_store::store::Strength;
 use unibus_tests::{Cluster, Scratch};
@@ -34,10 +35,14 @@ pub(crate) struct Trio {
     pub(crate) operator: OperatorKey,
     pub(crate) keys: Vec<Arc<NodeKeyFile>>,
     pub(crate) max_staleness: Duration,
+    pub(crate) replicas: usize,
+    /// How many seconds each node's clock is ahead.
+    pub(crate) ahead: [Arc<AtomicI64>; 3],
 }
 
 impl Trio {
     pub(crate) fn on(cluster: Cluster) -> Self {
+        let replicas = cluster.len();
         let folder = Scratch::new();
         let operator = OperatorKey::generate();
         let keys: Vec<_> = NAMES
@@ -49,7 +54,15 @@ impl Trio {
         for name in NAMES {
             std::fs::create_dir(folder.join(name)).unwrap();
         }
-        Self { cluster, folder, operator, keys, max_staleness: Duration::from_secs(5) }
+        Self {
+            cluster,
+            folder,
+            operator,
+            keys,
+            max_staleness: Duration::from_secs(5),
+            replicas,
+            ahead: Default::default(),
+        }
     }
 
     pub(crate) fn options(&self, node: usize) -> LogOptions {
@@ -60,12 +73,21 @@ impl Trio {
             keys,
             &self.folder.join("nodeset"),
             &state,
-            Arc::new(clock),
+            self.clock(node),
         )
         .identity(self.cluster.control_seed(node))
-        .replicas(3)
+        .replicas(self.replicas)
         .max_staleness(self.max_staleness)
         .boot_budget(Duration::from_secs(40))
+    }
+
+    /// A node's own clock.
+    pub(crate) fn clock(&self, node: usize) -> Clock {
+        let ahead = Arc::clone(&self.ahead[node]);
+        Arc::new(move || {
+            let micros = clock().micros() + ahead.load(Ordering::Acquire) * 1_000_000;
+            Timestamp::from_micros(micros).unwrap()
+        })
     }
 
     pub(crate) fn open(&self, node: usize) -> Result<SealedLog, LogError> {
@@ -92,6 +114,11 @@ pub(crate) fn user(number: u32) -> User {
 
 pub(crate) async fn is_authorized(log: &SealedLog, number: u32) -> bool {
     log.is_authorized(sign(number), Strength::Local).await
+}
+
+/// Whether there is time for everything: outside CI, with `UNIBUS_SOAK_SECONDS`.
+pub(crate) fn has_time() -> bool {
+    std::env::var_os("UNIBUS_SOAK_SECONDS").is_some()
 }
 
 /// Waits for a condition.

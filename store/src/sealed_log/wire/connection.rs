@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerError};
+use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, Event, ServerError, rustls};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -59,7 +59,8 @@ impl Wire {
     /// Connects, with one attempt to each server. Must be called in a runtime that lives as long as the connection.
     ///
     /// # Errors
-    /// [`WireError::NotAdmitted`] if a server refuses this identity, else [`WireError::Unreachable`].
+    /// [`WireError::NotAdmitted`] if a server refuses this identity, [`WireError::NotTrusted`] if its certificate is
+    /// refused, else [`WireError::Unreachable`].
     pub(in crate::sealed_log) async fn connect(options: &WireOptions) -> Result<Self, WireError> {
         let (lost, losses) = watch::channel(0);
         let lost = Arc::new(lost);
@@ -89,6 +90,7 @@ impl Wire {
             Ok(Err(error)) => {
                 let why = explain(&error);
                 return Err(match error.kind() {
+                    _ if is_distrust(&error) => WireError::NotTrusted { why },
                     ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
                         WireError::NotAdmitted { why }
                     }
@@ -148,6 +150,15 @@ fn note(event: Event, lost: &watch::Sender<u64>, refusal: &Mutex<Option<(Instant
 fn reconnect_delay(attempts: usize) -> Duration {
     let doublings = u32::try_from(attempts).unwrap_or(u32::MAX).saturating_sub(2).min(10);
     if attempts <= 1 { Duration::ZERO } else { (Duration::from_millis(10) * (1 << doublings)).min(RECONNECT) }
+}
+
+/// Whether the connection was given up by our side of TLS: another certificate than what the CA has signed for that
+/// host, or none at all. To try again would not help.
+fn is_distrust(error: &ConnectError) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    let tls = cause.and_then(std::io::Error::get_ref).and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    error.kind() == ConnectErrorKind::Tls
+        || matches!(tls, Some(rustls::Error::InvalidCertificate(_) | rustls::Error::InvalidMessage(_)))
 }
 
 /// Whether a server of this version does what is needed.
