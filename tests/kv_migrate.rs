@@ -6,6 +6,8 @@
 mod cut_short;
 #[path = "kv_migrate/refusals.rs"]
 mod refusals;
+#[path = "kv_migrate/three.rs"]
+mod three;
 #[path = "kv_migrate/unsound.rs"]
 mod unsound;
 #[path = "kv_migrate/ways.rs"]

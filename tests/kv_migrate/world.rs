@@ -12,7 +12,7 @@ use unibus_keyfile::node_key::NodeKeyFile;
 use unibus_store::record::Timestamp;
 use unibus_store::sealed_log::{Access, LogError, LogOptions, STREAM, SealedLog};
 use unibus_store::sqlcipher::Keys;
-use unibus_tests::{Cluster, Host, Program};
+use unibus_tests::{Cluster, Host, Program, Setup};
 
 /// What every subject of the log begins with.
 pub(crate) const SUBJECTS: &str = "$KV.UNIBUS_control.";
@@ -53,7 +53,15 @@ impl World {
     }
 
     pub(crate) fn around(host: Host) -> Self {
-        let cluster = Cluster::one();
+        Self::of(host, Cluster::one())
+    }
+
+    /// Three servers beside a host.
+    pub(crate) fn on_three(host: Host) -> Self {
+        Self::of(host, Setup::of(3).without_proxies().start())
+    }
+
+    fn of(host: Host, cluster: Cluster) -> Self {
         let mut options = fs::OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
         let mut seed = options.open(host.path("internal.nk")).unwrap();
@@ -67,9 +75,15 @@ impl World {
         (Self::around(host), cluster)
     }
 
+    /// The same host and three other, empty servers.
+    pub(crate) fn another_three(self) -> (Self, Cluster) {
+        let Self { host, cluster } = self;
+        (Self::on_three(host), cluster)
+    }
+
     /// The log as the tool names it.
     pub(crate) fn kv(&self) -> String {
-        format!("kv:{}", self.cluster.url(0))
+        format!("kv:{}", self.cluster.servers().join(","))
     }
 
     /// The state folder of the node that serves the log.
@@ -134,6 +148,7 @@ impl World {
         LogOptions::new(self.cluster.servers(), Keys::Node(own), &nodeset, &self.state(), Arc::new(now))
             .identity(self.cluster.raw_seed())
             .access(access)
+            .replicas(self.cluster.len())
             .boot_budget(Duration::from_secs(20))
     }
 

@@ -1,7 +1,7 @@
 //! A disk that is full: of one server of three, of the only one, and of a node's state folder.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use unibus_store::error::StoreError;
 use unibus_store::sealed_log::{STREAM, SealedLog};
