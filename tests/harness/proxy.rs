@@ -149,7 +149,11 @@ fn connect(from: &TcpStream, shared: &Arc<Shared>) {
         Some(name) => connect_within(name, shared.target),
         None => TcpStream::connect(shared.target),
     };
-    let Ok(to) = connected else { return };
+    let Ok(to) = connected else {
+        // Whoever asked is told; what is remembered of it would keep it open.
+        let _ = from.shutdown(Shutdown::Both);
+        return;
+    };
     let _ = (from.set_nodelay(true), to.set_nodelay(true));
     if !shared.adopt(&to) {
         return;
