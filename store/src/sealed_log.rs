@@ -175,6 +175,7 @@ impl SealedLog {
                 jobs,
                 beat_every,
                 replicas: options.replicas,
+                streak: 0,
             };
             tokio::spawn(follower::follow(Arc::clone(&shared), wire.clone()));
             tokio::spawn(writer.run());

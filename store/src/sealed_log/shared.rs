@@ -97,6 +97,8 @@ pub(super) struct Shared {
     pub(super) proofs: watch::Sender<Option<Instant>>,
     /// Asks the writer for a proof.
     pub(super) wanted: Notify,
+    /// This node alone writes: its acknowledged writes show that nothing else is there to be followed.
+    pub(super) alone: watch::Sender<bool>,
     max_staleness: Option<Duration>,
     verdict: OnceLock<Verdict>,
     doubt: Mutex<Option<String>>,
@@ -140,6 +142,7 @@ impl Shared {
             proven: AtomicU64::new(0),
             proofs: watch::Sender::new(None),
             wanted: Notify::new(),
+            alone: watch::Sender::new(false),
             max_staleness,
             verdict: OnceLock::new(),
             doubt: Mutex::new(None),
@@ -387,6 +390,10 @@ impl Shared {
         Ok(())
     }
 
+    pub(super) fn set_alone(&self, alone: bool) {
+        self.alone.send_if_modified(|was| std::mem::replace(was, alone) != alone);
+    }
+
     /// Stops all answers, until the log is opened anew.
     pub(super) fn condemn(&self, verdict: Verdict) {
         // The first verdict stands.
@@ -458,19 +465,6 @@ impl Shared {
 
 fn no_entry(raw: &Raw, error: &EntryError) -> LogError {
     LogError::Tampered { sequence: Sequence(raw.sequence), what: error.to_string() }
-}
-
-/// What an entry of this node is after it was acknowledged.
-pub(super) fn own_item(
-    content: Content,
-    digest_after: unibus_keyfile::digest::StateDigest,
-    codec: &Codec,
-) -> Item {
-    let hash = match &content {
-        Content::Record { bytes: Some(bytes), .. } => Some(codec.hasher().hash(bytes.as_bytes())),
-        _ => None,
-    };
-    Item::Entry(super::entry::Opened { content, digest_after, epoch: codec.primary(), hash })
 }
 
 #[cfg(test)]

@@ -8,32 +8,17 @@ use crate::domain::{Change, Scan, View, Visit};
 use crate::error::StoreError;
 use crate::record::{RecordBytes, RecordId};
 
-/// A view with changes laid over it, and the digest of the two together.
+/// Changes to be laid over a view, and the digest of the two together.
 #[derive(Debug)]
-pub(super) struct Overlay<'a> {
-    base: &'a State,
-    hasher: &'a StateHasher,
+pub(super) struct Layer {
     changed: Tables<Option<RecordBytes>>,
     digest: StateDigest,
 }
 
-impl<'a> Overlay<'a> {
-    /// Nothing laid over `base`.
-    pub(super) fn new(base: &'a State, hasher: &'a StateHasher) -> Self {
-        Self { base, hasher, changed: Tables::default(), digest: base.digest() }
-    }
-
-    /// Lays changes over that were made from this overlay as it is now.
-    pub(super) fn apply(&mut self, changes: &[Change]) {
-        for Change { id, before, after } in changes {
-            if let Some(before) = before {
-                self.digest.subtract(&self.hasher.hash(before.as_bytes()));
-            }
-            if let Some(after) = after {
-                self.digest.add(&self.hasher.hash(after.as_bytes()));
-            }
-            self.changed.insert(id.clone(), after.clone());
-        }
+impl Layer {
+    /// No changes; `digest` is that of what lies below.
+    pub(super) fn on(digest: StateDigest) -> Self {
+        Self { changed: Tables::default(), digest }
     }
 
     /// Digest of the records with all changes.
@@ -42,14 +27,56 @@ impl<'a> Overlay<'a> {
     }
 }
 
+/// A view with changes laid over it: those of a group that is on its way to the log, if one is, and those of the group
+/// that is being made.
+#[derive(Debug)]
+pub(super) struct Overlay<'a> {
+    base: &'a State,
+    below: Option<&'a Layer>,
+    top: &'a mut Layer,
+}
+
+impl<'a> Overlay<'a> {
+    pub(super) const fn new(base: &'a State, below: Option<&'a Layer>, top: &'a mut Layer) -> Self {
+        Self { base, below, top }
+    }
+
+    /// Lays changes over that were made from this overlay as it is now. Gives the hash of each record as it is then.
+    pub(super) fn apply(&mut self, changes: &[Change], hasher: &StateHasher) -> Vec<Option<[u8; 32]>> {
+        let apply = |Change { id, before, after }: &Change| {
+            if let Some(before) = before {
+                self.top.digest.subtract(&hasher.hash(before.as_bytes()));
+            }
+            let hash = after.as_ref().map(|after| hasher.hash(after.as_bytes()));
+            if let Some(hash) = &hash {
+                self.top.digest.add(hash);
+            }
+            self.top.changed.insert(id.clone(), after.clone());
+            hash
+        };
+        changes.iter().map(apply).collect()
+    }
+
+    /// Digest of the records with all changes.
+    pub(super) const fn digest(&self) -> StateDigest {
+        self.top.digest
+    }
+}
+
 impl View for Overlay<'_> {
     fn record(&self, id: &RecordId) -> Result<Option<RecordBytes>, StoreError> {
         let base = self.base.shown(id)?;
-        Ok(self.changed.get(id).map_or(base, Option::as_ref).cloned())
+        let below = self.below.and_then(|below| below.changed.get(id));
+        let changed = self.top.changed.get(id).or(below);
+        Ok(changed.map_or(base, Option::as_ref).cloned())
     }
 
     fn scan(&self, scan: Scan<'_>, visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        for (id, bytes) in merged(self.base.select(scan)?, self.changed.select(scan)) {
+        let mut rows = self.base.select(scan)?;
+        if let Some(below) = self.below {
+            rows = Box::new(merged(rows, below.changed.select(scan)));
+        }
+        for (id, bytes) in merged(rows, self.top.changed.select(scan)) {
             if visit(id, bytes)?.is_break() {
                 break;
             }
@@ -93,19 +120,25 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
         #[test]
-        fn each_write_of_a_group_sees_those_before_it(steps in steps(0..30), split in any::<prop::sample::Index>()) {
+        fn each_write_of_a_group_sees_those_before_it(steps in steps(0..30), split in any::<prop::sample::Index>(), group in 0..10_usize) {
             let whole = History::of(&steps);
             // Records do not depend on the keys of their history.
             let begun = History::of(&steps[..split.index(steps.len() + 1)]);
             let state = state_of(&begun);
             let hasher = begun.hasher();
-            let mut overlay = Overlay::new(&state, &hasher);
-            assert_shows(&overlay, &begun.last().records);
+            let (mut below, mut top) = (None, Layer::on(state.digest()));
             let mut before = begun.last().records.clone();
             let rest = whole.moments.iter().skip(begun.moments.len() - 1);
-            for after in rest.map(|moment| &moment.records) {
+            for (number, after) in rest.map(|moment| &moment.records).enumerate() {
+                // From here on the first group is on its way, and another is made.
+                if number == group {
+                    let digest = top.digest();
+                    below = Some(std::mem::replace(&mut top, Layer::on(digest)));
+                }
+                let mut overlay = Overlay::new(&state, below.as_ref(), &mut top);
+                assert_shows(&overlay, &before);
                 let changes = changes(&overlay, &before, after);
-                overlay.apply(&changes);
+                overlay.apply(&changes, &hasher);
                 assert_shows(&overlay, after);
                 prop_assert_eq!(overlay.digest(), begun.digest_of(after));
                 before = after.clone();
@@ -118,19 +151,21 @@ mod tests {
     fn a_check_that_allows_a_write_sees_the_write_before_it() {
         let history = History::of(&[]);
         let (state, hasher) = (state_of(&history), history.hasher());
-        let mut overlay = Overlay::new(&state, &hasher);
+        let mut layer = Layer::on(state.digest());
+        let mut overlay = Overlay::new(&state, None, &mut layer);
         let (admin, other) = (fixture::sign(1), fixture::user(2));
         let add = |view: &dyn View| domain::add_user(view, &Actor::Signer(admin), &other);
         assert!(matches!(add(&overlay), Err(StoreError::NotAuthorized)));
         let mut user = fixture::user(1);
         user.role = UserRole::Admin;
         let changes = domain::add_user(&overlay, &Actor::Operator, &user).unwrap();
-        overlay.apply(&changes);
+        overlay.apply(&changes, &hasher);
         assert!(domain::is_authorized(&overlay, &admin) && !domain::is_authorized(&state, &admin));
-        overlay.apply(&add(&overlay).unwrap());
+        let added = add(&overlay).unwrap();
+        overlay.apply(&added, &hasher);
         assert!(matches!(add(&overlay), Err(StoreError::AlreadyExists { .. })));
         let revoke = domain::revoke_user(&overlay, &Actor::Operator, &admin, fixture::at(1)).unwrap();
-        overlay.apply(&revoke);
+        overlay.apply(&revoke, &hasher);
         assert!(!domain::is_authorized(&overlay, &admin));
         assert!(matches!(add(&overlay), Err(StoreError::NotAuthorized)));
     }
@@ -140,8 +175,8 @@ mod tests {
         let history = History::of(&[]);
         let mut state = State::new(history.hasher());
         state.apply(5, Item::Document(DocumentName::Nodeset)).unwrap();
-        let hasher = history.hasher();
-        let overlay = Overlay::new(&state, &hasher);
+        let mut layer = Layer::on(state.digest());
+        let overlay = Overlay::new(&state, None, &mut layer);
         let refused = domain::add_user(&overlay, &Actor::Operator, &fixture::user(1));
         assert!(matches!(refused, Err(StoreError::Unavailable { .. })));
     }
@@ -167,8 +202,8 @@ mod tests {
             let opened = Opened { content, digest_after: digest, epoch, hash: Some(hash) };
             state.apply(sequence, Item::Entry(opened)).unwrap();
         }
-        let hasher = history.hasher();
-        let overlay = Overlay::new(&state, &hasher);
+        let mut layer = Layer::on(state.digest());
+        let overlay = Overlay::new(&state, None, &mut layer);
         let RecordId::Member(room, endpoint) = fixture::member("r", 500).id() else { unreachable!() };
         let mut count = 0;
         let rounds = (0..20).map(|_| {

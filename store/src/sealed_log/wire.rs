@@ -15,7 +15,10 @@ use bytes::Bytes;
 
 use super::stream::SettingsError;
 
-pub(super) use self::connection::{Wire, WireOptions};
+pub(super) use self::{
+    connection::{Wire, WireOptions},
+    tail::Tail,
+};
 
 /// One message of the stream, as a server gave it.
 #[derive(Debug, Clone)]

@@ -1,17 +1,25 @@
 //! The one writer of a node: groups what waits into one publication, and finds out what became of it
 //! (SPEC store, section 8.3).
+//!
+//! While one group is on its way, the next is made over the view with the first laid over, and sealed for the places
+//! behind it. It is sent when the first is acknowledged, and thrown away if that fails: never are two on their way.
 
+mod plan;
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
-use unibus_keyfile::digest::StateDigest;
 use unibus_keyfile::id::NodeName;
 
+use self::plan::Plan;
 use super::documents::Documents;
-use super::entry::{Codec, Content, Heartbeat, Sealed};
-use super::shared::{Mark, Shared, Standing, mark_of, own_item};
-use super::transaction::Overlay;
+use super::entry::{Content, Heartbeat, Sealed};
+use super::shared::{Mark, Shared, Standing, mark_of};
 use super::view::State;
 use super::wire::{PublishError, Wire};
 use crate::domain::{Change, View};
@@ -29,8 +37,14 @@ const CATCH_UP: Duration = Duration::from_secs(3);
 const GROUP_ENTRIES: usize = 500;
 /// Entries that an atomic batch can have at most.
 const BATCH_ENTRIES: usize = 1000;
-/// On one replica: writes that are published one by one, because a batch costs as much as that many.
-const ONE_BY_ONE: usize = 16;
+/// Jobs of a group that is not made smaller so that another can be made while it is on its way.
+const SMALL_GROUP: usize = 64;
+/// Jobs that are taken from those that wait.
+const TAKEN_MAX: usize = 2048;
+/// Acknowledged publications without a conflict after which nobody else seems to write; a batch counts as up to 16.
+const ALONE_AFTER: u32 = 64;
+/// Pause after the last of them, after which what others write is followed again.
+const ALONE_FOR: Duration = Duration::from_millis(20);
 
 /// A transaction: from the records to what changes.
 pub(super) type Run = Box<dyn Fn(&dyn View) -> Result<Vec<Change>, StoreError> + Send>;
@@ -56,19 +70,14 @@ pub(super) struct Job {
     pub(super) deadline: Instant,
 }
 
-/// What came of running a group over the view.
-struct Plan {
-    codec: Arc<Codec>,
-    /// The view's sequence: what the publication states.
-    at: u64,
-    entries: Vec<(Content, StateDigest)>,
-    /// Goes last: what is behind it may have to be sealed under other keys.
-    document: Option<Sealed>,
-    /// One for each job: done with the publication, or refused by a rule.
-    outcomes: Vec<Result<(), StoreError>>,
-    /// Jobs of the group, from its beginning, that this plan covers.
-    jobs: usize,
+/// A plan with its sealed entries.
+struct Ready {
+    plan: Plan,
+    sealed: Arc<Vec<Sealed>>,
 }
+
+/// A publication on its way.
+type Publishing = Pin<Box<dyn Future<Output = Result<u64, PublishError>> + Send>>;
 
 /// Publications of the same jobs, stating the same sequence, that nobody has answered: one of them may be stored, now
 /// or later, and then none of the others ever is.
@@ -81,9 +90,9 @@ struct Attempts {
 }
 
 impl Attempts {
-    fn remember(&mut self, plan: Plan, sealed: &[Sealed]) {
-        (self.at, self.outcomes) = (plan.at, plan.outcomes);
-        self.marks.extend(sealed.first().map(|entry| mark_of(&entry.payload)));
+    fn remember(&mut self, ready: Ready) {
+        (self.at, self.outcomes) = (ready.plan.at, ready.plan.outcomes);
+        self.marks.extend(ready.sealed.first().map(|entry| mark_of(&entry.payload)));
     }
 
     /// Jobs that the next attempt may have: the same ones, as long as an earlier attempt may still win.
@@ -110,12 +119,14 @@ pub(super) struct Writer {
     /// Time between two heartbeats when nothing else is written; none: no heartbeat of its own accord.
     pub(super) beat_every: Option<Duration>,
     pub(super) replicas: usize,
+    /// Acknowledged publications since the last conflict or pause.
+    pub(super) streak: u32,
 }
 
 impl Writer {
     /// Works until all handles of the log are gone.
     pub(super) async fn run(mut self) {
-        let mut group: Vec<Job> = Vec::new();
+        let mut group: VecDeque<Job> = VecDeque::new();
         let mut tried = Instant::now();
         loop {
             if group.is_empty() {
@@ -129,26 +140,50 @@ impl Writer {
                         None => std::future::pending().await,
                     }
                 };
+                let is_alone = self.streak >= ALONE_AFTER;
                 tokio::select! {
                     job = self.jobs.recv() => match job {
-                        Some(job) => group.push(job),
+                        Some(job) => group.push_back(job),
                         None => return,
                     },
                     () = self.shared.wanted.notified() => {}
                     () = beat_is_due => {}
+                    () = tokio::time::sleep(ALONE_FOR), if is_alone => {
+                        self.not_alone();
+                        continue;
+                    }
                 }
             }
-            while group.len() < GROUP_ENTRIES {
-                let Ok(job) = self.jobs.try_recv() else { break };
-                group.push(job);
-            }
+            self.take_waiting(&mut group);
             tried = Instant::now();
             self.round(&mut group).await;
         }
     }
 
+    fn take_waiting(&mut self, group: &mut VecDeque<Job>) {
+        while group.len() < TAKEN_MAX {
+            let Ok(job) = self.jobs.try_recv() else { break };
+            group.push_back(job);
+        }
+    }
+
+    /// Others write, or might: what they write is followed.
+    fn not_alone(&mut self) {
+        self.streak = 0;
+        self.shared.set_alone(false);
+    }
+
+    /// An acknowledged publication proves that nobody else has written since the one before.
+    fn note_streak(&mut self, entries: usize) {
+        let was_alone = self.streak >= ALONE_AFTER;
+        self.streak = self.streak.saturating_add(u32::try_from(entries.clamp(1, 16)).unwrap_or(1));
+        if !was_alone && self.streak >= ALONE_AFTER {
+            self.shared.set_alone(true);
+        }
+    }
+
     /// Publishes what it can of the group, and answers that part.
-    async fn round(&mut self, group: &mut Vec<Job>) {
+    async fn round(&mut self, group: &mut VecDeque<Job>) {
         let mut attempts = Attempts::default();
         loop {
             if let Err(error) = self.shared.is_trusted() {
@@ -162,48 +197,38 @@ impl Writer {
             if self.settle(group, &mut attempts) {
                 return;
             }
-            let Some(plan) = self.plan(group, attempts.jobs()) else {
+            let limit = attempts.jobs().min(share(group.len()));
+            let is_one_by_one = plan::is_one_by_one(self.replicas, group.len());
+            let Some(plan) = Plan::over(&self.shared, group.iter(), limit, is_one_by_one) else {
                 // Not settled yet.
+                self.not_alone();
                 if !self.moved_on(self.shared.sequence()).await && !pause(group).await {
                     answer_all(group, &StoreError::Unavailable { why: "this node is catching up" });
                     return;
                 }
                 continue;
             };
-            let sealed = match seal(&plan) {
-                Ok(sealed) => sealed,
-                Err(error) => {
-                    answer(group, plan.jobs, |_| Err(copy_of(&error)));
-                    return;
-                }
-            };
-            let sent = Instant::now();
-            let why = match self.wire.publish(&sealed, plan.at, ATTEMPT).await {
-                Ok(_) => {
-                    self.shared.prove(sent);
-                    self.done(group, plan, &sealed);
-                    return;
-                }
-                Err(PublishError::TooLarge { .. } | PublishError::TooMany { .. }) => {
+            let Some(ready) = self.seal(plan, group) else { return };
+            let why = match self.publish_all(group, ready).await {
+                Outcome::Answered => return,
+                Outcome::TooMuch(jobs) => {
                     let what = "too much for one write to the log";
-                    answer(group, plan.jobs, |_| Err(StoreError::Invalid { what }));
+                    answer(group, jobs, |_| Err(StoreError::Invalid { what }));
                     return;
                 }
                 // A leader that has lost office without knowing it can say so while the true one stores the write: what
                 // stands there tells.
-                Err(PublishError::WrongLastSequence) => {
-                    let at = plan.at;
-                    attempts.remember(plan, &sealed);
+                Outcome::Conflict(ready) => {
+                    let at = ready.plan.at;
+                    attempts.remember(ready);
                     if self.moved_on(at).await {
                         continue;
                     }
                     "the log does not move on"
                 }
-                Err(PublishError::NotStored { .. }) => {
-                    self.shared.silence().unwrap_or("the log does not take the write")
-                }
-                Err(PublishError::Unknown { .. }) => {
-                    attempts.remember(plan, &sealed);
+                Outcome::NotStored => self.shared.silence().unwrap_or("the log does not take the write"),
+                Outcome::Unknown(ready) => {
+                    attempts.remember(ready);
                     self.shared.silence().unwrap_or("no acknowledgement from the log")
                 }
             };
@@ -214,8 +239,108 @@ impl Writer {
         }
     }
 
+    /// Publishes a group, and then what has been made ready meanwhile, until nothing is ready or one is not
+    /// acknowledged.
+    async fn publish_all(&mut self, group: &mut VecDeque<Job>, first: Ready) -> Outcome {
+        let mut sent = Instant::now();
+        let mut publishing = self.publish(&first);
+        let mut ready = first;
+        loop {
+            let (result, next) = self.prepare_meanwhile(&mut publishing, group, &ready).await;
+            match result {
+                Ok(_) => self.shared.prove(sent),
+                Err(error) => {
+                    self.not_alone();
+                    return match error {
+                        PublishError::TooLarge { .. } | PublishError::TooMany { .. } => {
+                            Outcome::TooMuch(ready.plan.jobs())
+                        }
+                        PublishError::WrongLastSequence => Outcome::Conflict(ready),
+                        PublishError::NotStored { .. } => Outcome::NotStored,
+                        PublishError::Unknown { .. } => Outcome::Unknown(ready),
+                    };
+                }
+            }
+            self.note_streak(ready.sealed.len());
+            // Refused by the rules of sealing: those jobs are planned again when their turn comes.
+            let next = next.filter(|_| self.shared.is_trusted().is_ok());
+            let Some(next) = next.and_then(|next| self.seal_ahead(next)) else {
+                self.done(group, ready);
+                return Outcome::Answered;
+            };
+            sent = Instant::now();
+            publishing = self.publish(&next);
+            // Sent before the answers are given: the servers work while this node does.
+            let begun = poll_fn(|context| Poll::Ready(publishing.as_mut().poll(context))).await;
+            let before = std::mem::replace(&mut ready, next);
+            if !self.done(group, before) {
+                return Outcome::Answered;
+            }
+            if let Poll::Ready(result) = begun {
+                publishing = Box::pin(std::future::ready(result));
+            }
+        }
+    }
+
+    fn publish(&self, ready: &Ready) -> Publishing {
+        let (wire, sealed, at) = (self.wire.clone(), Arc::clone(&ready.sealed), ready.plan.at);
+        Box::pin(tokio::task::unconstrained(async move { wire.publish(&sealed, at, ATTEMPT).await }))
+    }
+
+    /// Waits for the publication, and plans what comes meanwhile.
+    async fn prepare_meanwhile(
+        &mut self,
+        publishing: &mut Publishing,
+        group: &mut VecDeque<Job>,
+        ready: &Ready,
+    ) -> (Result<u64, PublishError>, Option<Next>) {
+        let mut next = Plan::behind(&ready.plan).map(Next::Planned);
+        let mut is_open = true;
+        loop {
+            self.take_waiting(group);
+            next = next.map(|next| self.plan_ahead(next, ready, group));
+            tokio::select! {
+                biased;
+                result = &mut *publishing => {
+                    let next = next.filter(|next| next.jobs() > 0);
+                    return (result, next);
+                }
+                job = self.jobs.recv(), if is_open && group.len() < TAKEN_MAX => match job {
+                    Some(job) => group.push_back(job),
+                    None => is_open = false,
+                },
+            }
+        }
+    }
+
+    /// Plans the jobs behind those that are on their way; seals the plan as soon as it has its share of them.
+    fn plan_ahead(&self, next: Next, ready: &Ready, group: &VecDeque<Job>) -> Next {
+        let Next::Planned(mut plan) = next else { return next };
+        let limit = share(group.len());
+        let behind = ready.plan.jobs().saturating_add(plan.jobs());
+        if plan.takes_more() && plan.jobs() < limit && group.len() > behind {
+            let is_one_by_one = plan::is_one_by_one(self.replicas, group.len());
+            plan.extend(&self.shared, &ready.plan, group.iter().skip(behind), limit, is_one_by_one);
+        }
+        if plan.jobs() < SMALL_GROUP || plan.jobs() < limit {
+            return Next::Planned(plan);
+        }
+        self.seal_ahead(Next::Planned(plan)).map_or(Next::Never, Next::Ready)
+    }
+
+    fn seal_ahead(&self, next: Next) -> Option<Ready> {
+        match next {
+            Next::Ready(ready) => Some(ready),
+            Next::Planned(mut plan) => {
+                let sealed = plan.seal(|| self.heartbeat()).ok()?;
+                Some(Ready { plan, sealed: Arc::new(sealed) })
+            }
+            Next::Never => None,
+        }
+    }
+
     /// Looks what earlier attempts that nobody has answered have become. True if the group is answered by that.
-    fn settle(&self, group: &mut Vec<Job>, attempts: &mut Attempts) -> bool {
+    fn settle(&self, group: &mut VecDeque<Job>, attempts: &mut Attempts) -> bool {
         if attempts.marks.is_empty() || self.shared.sequence() <= attempts.at {
             return false;
         }
@@ -235,107 +360,45 @@ impl Writer {
         true
     }
 
-    /// Runs the group over the view. None while the view is not one to write from.
-    fn plan(&self, group: &[Job], limit: usize) -> Option<Plan> {
-        // In this order: the codec must be the one of the keyring that the log has at this sequence.
-        let state = self.shared.state();
-        let codec = self.shared.codec();
-        if !state.is_settled() && state.sequence() > 0 {
-            return None;
-        }
-        let mut plan = Plan {
-            at: state.sequence(),
-            entries: Vec::new(),
-            document: None,
-            outcomes: Vec::new(),
-            jobs: 0,
-            codec: Arc::clone(&codec),
-        };
-        let mut overlay = Overlay::new(&state, codec.hasher());
-        for job in group.iter().take(limit) {
-            let (outcome, entries) = match &job.work {
-                Work::Transaction(_) if !self.shared.may_change(&state) => {
-                    (Err(StoreError::Unavailable { why: "an import is under way" }), Vec::new())
-                }
-                Work::Transaction(run) => match run(&overlay) {
-                    Ok(changes) if changes.len() > BATCH_ENTRIES => {
-                        let what = "more than 1000 records cannot change in one write";
-                        (Err(StoreError::Invalid { what }), Vec::new())
-                    }
-                    Ok(changes) => {
-                        if !fits(&plan, changes.len()) {
-                            break;
-                        }
-                        overlay.apply(&changes);
-                        let digest = overlay.digest();
-                        let of =
-                            |change: Change| (Content::Record { id: change.id, bytes: change.after }, digest);
-                        (Ok(()), changes.into_iter().map(of).collect())
-                    }
-                    Err(error) => (Err(error), Vec::new()),
-                },
-                Work::Control(Content::Import { open: true })
-                    if state.ever_held_a_record() && !state.import_open() =>
-                {
-                    (Err(StoreError::NotEmpty { records: state.census().total() }), Vec::new())
-                }
-                Work::Control(content) => {
-                    if !fits(&plan, 1) {
-                        break;
-                    }
-                    (Ok(()), vec![(content.clone(), overlay.digest())])
-                }
-                Work::Document(_) if plan.jobs > 0 => break,
-                Work::Document(make) => match make(&self.shared.documents(), &state) {
-                    Ok(Some(sealed)) => {
-                        plan.document = Some(sealed);
-                        plan.outcomes.push(Ok(()));
-                        plan.jobs = 1;
-                        break;
-                    }
-                    Ok(None) => (Ok(()), Vec::new()),
-                    Err(error) => (Err(error), Vec::new()),
-                },
-            };
-            let is_batch_on_one = self.replicas == 1 && group.len() <= ONE_BY_ONE;
-            if is_batch_on_one && !plan.entries.is_empty() && !entries.is_empty() {
-                break;
+    /// Seals a plan; answers its jobs if that cannot be.
+    fn seal(&self, mut plan: Plan, group: &mut VecDeque<Job>) -> Option<Ready> {
+        match plan.seal(|| self.heartbeat()) {
+            Ok(sealed) => Some(Ready { plan, sealed: Arc::new(sealed) }),
+            Err(error) => {
+                answer(group, plan.jobs(), |_| Err(copy_of(&error)));
+                None
             }
-            plan.entries.extend(entries);
-            plan.outcomes.push(outcome);
-            plan.jobs = plan.jobs.saturating_add(1);
         }
-        if plan.entries.is_empty() {
-            // Nothing to write but the proof that the view, and so each refusal, was current. And before each document,
-            // so that the log never ends with a document behind one that it has superseded: no entry would say then that
-            // nothing else is missing there.
-            let content = Content::Heartbeat { node: self.node.clone(), heartbeat: self.heartbeat() };
-            plan.entries.push((content, overlay.digest()));
-        }
-        Some(plan)
     }
 
-    fn heartbeat(&self) -> Heartbeat {
+    fn heartbeat(&self) -> Content {
         let documents = self.shared.documents();
-        Heartbeat {
+        let heartbeat = Heartbeat {
             at: self.shared.now(),
             keyring_version: documents.keyring.version(),
             keyring_hash: documents.keyring.hash(),
-        }
+        };
+        Content::Heartbeat { node: self.node.clone(), heartbeat }
     }
 
-    /// Takes an acknowledged group into the view, then answers.
-    fn done(&self, group: &mut Vec<Job>, plan: Plan, sealed: &[Sealed]) {
-        let marks = sealed.iter().map(|entry| mark_of(&entry.payload));
-        let entries = plan.entries.into_iter().zip(marks);
-        let items = entries.map(|((content, digest), mark)| (own_item(content, digest, &plan.codec), mark));
-        if let Err(error) = self.shared.take_own(plan.at.saturating_add(1), items.collect()) {
+    /// Takes an acknowledged group into the view, then answers. False if the view does not take it: then all are
+    /// answered.
+    fn done(&mut self, group: &mut VecDeque<Job>, ready: Ready) -> bool {
+        let Ready { plan, sealed } = ready;
+        let (first, jobs) = (plan.at.saturating_add(1), plan.jobs());
+        let (items, outcomes) = plan.taken(&sealed);
+        // A document is taken when it is read.
+        if sealed.len() > items.len() {
+            self.not_alone();
+        }
+        if let Err(error) = self.shared.take_own(first, items) {
             self.shared.condemn_for(&error);
             answer_all(group, &StoreError::Poisoned { step: "the view" });
-            return;
+            return false;
         }
-        let mut outcomes = plan.outcomes.into_iter();
-        answer(group, plan.jobs, |_| outcomes.next().unwrap_or(Ok(())));
+        let mut outcomes = outcomes.into_iter();
+        answer(group, jobs, |_| outcomes.next().unwrap_or(Ok(())));
+        true
     }
 
     /// Waits until the view is beyond `sequence`; false if it does not get there in time.
@@ -346,8 +409,47 @@ impl Writer {
     }
 }
 
+/// What became of a publication.
+enum Outcome {
+    /// Its jobs, and those of others behind it, are answered.
+    Answered,
+    /// The servers do not take as much at once as these jobs are.
+    TooMuch(usize),
+    /// The log stands elsewhere than was stated.
+    Conflict(Ready),
+    /// Certainly not stored.
+    NotStored,
+    /// Stored or not, now or later.
+    Unknown(Ready),
+}
+
+/// The group that is made while another is on its way.
+enum Next {
+    /// Can still take jobs.
+    Planned(Plan),
+    /// Can be sent.
+    Ready(Ready),
+    /// Cannot be sealed.
+    Never,
+}
+
+impl Next {
+    const fn jobs(&self) -> usize {
+        match self {
+            Self::Planned(plan) | Self::Ready(Ready { plan, .. }) => plan.jobs(),
+            Self::Never => 0,
+        }
+    }
+}
+
+/// Jobs that one group takes of those that wait or are on their way: half of them, so that the other half can be made
+/// ready meanwhile.
+fn share(jobs: usize) -> usize {
+    jobs.div_ceil(2).clamp(SMALL_GROUP, GROUP_ENTRIES)
+}
+
 /// Waits a little; false at once if nobody waits, or somebody has waited too long.
-fn pause(group: &[Job]) -> impl Future<Output = bool> + use<> {
+fn pause(group: &VecDeque<Job>) -> impl Future<Output = bool> + use<> {
     let now = Instant::now();
     let has_time = !group.is_empty() && group.iter().all(|job| job.deadline > now);
     async move {
@@ -358,27 +460,15 @@ fn pause(group: &[Job]) -> impl Future<Output = bool> + use<> {
     }
 }
 
-/// Whether `more` entries can go with the plan.
-fn fits(plan: &Plan, more: usize) -> bool {
-    plan.entries.is_empty() || plan.entries.len().saturating_add(more) <= GROUP_ENTRIES
-}
-
-fn seal(plan: &Plan) -> Result<Vec<Sealed>, StoreError> {
-    let places = plan.at.saturating_add(1)..;
-    let sealed = plan.entries.iter().zip(places);
-    let sealed = sealed.map(|((content, digest), sequence)| plan.codec.seal(content, *digest, sequence));
-    sealed.chain(plan.document.clone().map(Ok)).collect()
-}
-
 /// Answers the first jobs of a group.
-fn answer(group: &mut Vec<Job>, count: usize, mut outcome: impl FnMut(usize) -> Result<(), StoreError>) {
+fn answer(group: &mut VecDeque<Job>, count: usize, mut outcome: impl FnMut(usize) -> Result<(), StoreError>) {
     for (at, job) in group.drain(..count.min(group.len())).enumerate() {
         // Whoever has stopped waiting is not told.
         drop(job.answer.send(outcome(at)));
     }
 }
 
-fn answer_all(group: &mut Vec<Job>, error: &StoreError) {
+fn answer_all(group: &mut VecDeque<Job>, error: &StoreError) {
     let count = group.len();
     answer(group, count, |_| Err(copy_of(error)));
 }

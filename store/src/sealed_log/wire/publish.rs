@@ -51,11 +51,10 @@ impl Wire {
         if entries.len() > MOST_ENTRIES {
             return Err(PublishError::TooMany { entries: entries.len(), limit: MOST_ENTRIES });
         }
-        let Some((last, first)) = entries.split_last() else { return Err(not_sent("nothing to store")) };
         let expected = expected_last.to_string();
         let count = u64::try_from(entries.len()).map_err(|_| not_sent("too many entries"))?;
         let end = expected_last.checked_add(count).ok_or_else(|| not_sent("no sequence is left"))?;
-        let batch = (!first.is_empty()).then(batch_id);
+        let batch = (entries.len() > 1).then(batch_id);
         let headers = |number: usize| {
             let mut headers = HeaderMap::new();
             if number == 1 {
@@ -71,17 +70,19 @@ impl Wire {
             }
             headers
         };
+        let mut messages = Vec::with_capacity(entries.len());
         for (entry, number) in entries.iter().zip(1..) {
-            self.check_size(&headers(number), &entry.payload)?;
+            let headers = headers(number);
+            self.check_size(&headers, &entry.payload)?;
+            messages.push((entry.subject.clone(), headers, entry.payload.clone()));
         }
         self.check_connected()?;
         let deadline = Instant::now() + timeout;
-        for (entry, number) in first.iter().zip(1..) {
-            let sent = self.client.publish_with_headers(
-                entry.subject.clone(),
-                headers(number),
-                entry.payload.clone(),
-            );
+        let Some((subject, headers, payload)) = messages.pop() else {
+            return Err(not_sent("nothing to store"));
+        };
+        for (subject, headers, payload) in messages {
+            let sent = self.client.publish_with_headers(subject, headers, payload);
             match tokio::time::timeout_at(deadline, sent).await {
                 // Without its end a batch is never stored.
                 Err(_) => return Err(not_sent("the connection takes nothing")),
@@ -89,8 +90,7 @@ impl Wire {
                 Ok(Ok(())) => {}
             }
         }
-        let reply =
-            self.send(last.subject.clone(), headers(entries.len()), last.payload.clone(), deadline).await?;
+        let reply = self.send(subject, headers, payload, deadline).await?;
         let ack = read(&reply)?;
         let same_batch = ack.batch == batch && (batch.is_none() || ack.count == count);
         if ack.stream == STREAM && ack.seq == end && !ack.duplicate && same_batch {

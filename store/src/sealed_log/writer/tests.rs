@@ -3,8 +3,10 @@
 use async_nats::{Client, Message, Subscriber};
 use futures_util::StreamExt as _;
 
+use unibus_keyfile::digest::StateDigest;
+
 use super::*;
-use crate::domain;
+use crate::domain::{self, Change};
 use crate::record::{RecordBytes, RecordId};
 use crate::sealed_log::entry::{DocumentName, Opened};
 use crate::sealed_log::fixture::{self, Site};
@@ -47,6 +49,7 @@ impl Stage {
             jobs,
             beat_every: None,
             replicas: 3,
+            streak: 0,
         };
         Self { _server: server, client, asked, shared, send, writer: Some(writer) }
     }
@@ -91,17 +94,31 @@ impl Stage {
     }
 
     fn plan(&self, group: &[Job]) -> Option<Plan> {
-        self.writer.as_ref().unwrap().plan(group, usize::MAX)
+        Plan::over(&self.shared, group.iter(), usize::MAX, false)
     }
 }
 
-fn beat(node: &str, epoch: u32) -> Item {
+fn sealed(mut plan: Plan) -> Ready {
+    let sealed = Arc::new(plan.seal(|| own_beat("alpha")).unwrap());
+    Ready { plan, sealed }
+}
+
+/// What stands at the first place of a plan, if `digest_after` is what it says.
+fn item(plan: &Plan, content: Content, digest_after: StateDigest) -> Item {
+    Item::Entry(Opened { content, digest_after, epoch: plan.codec.primary(), hash: None })
+}
+
+fn own_beat(node: &str) -> Content {
     let heartbeat = Heartbeat {
         at: fixture::at(1),
         keyring_version: 1,
         keyring_hash: unibus_keyfile::id::DocumentHash::from_bytes([1; 32]),
     };
-    let content = Content::Heartbeat { node: fixture::node(node), heartbeat };
+    Content::Heartbeat { node: fixture::node(node), heartbeat }
+}
+
+fn beat(node: &str, epoch: u32) -> Item {
+    let content = own_beat(node);
     let epoch = unibus_keyfile::id::Epoch::from_stored(epoch).unwrap();
     Item::Entry(Opened { content, digest_after: StateDigest::EMPTY, epoch, hash: None })
 }
@@ -239,16 +256,15 @@ async fn an_attempt_that_may_still_win_is_followed_by_one_of_the_same_jobs() {
     let plan = stage.plan(&[job(add(1)), job(refused())]).unwrap();
     let mut attempts = Attempts::default();
     assert_eq!(attempts.jobs(), usize::MAX);
-    let sealed = seal(&plan).unwrap();
-    attempts.remember(plan, &sealed);
+    attempts.remember(sealed(plan));
     assert_eq!(attempts.jobs(), 2);
 }
 
 #[tokio::test]
 async fn a_group_has_as_many_entries_as_one_batch() {
     let stage = Stage::new().await;
-    assert_eq!(stage.plan(&[job(many(300)), job(many(200))]).unwrap().jobs, 2);
-    assert_eq!(stage.plan(&[job(many(300)), job(many(201)), job(add(1))]).unwrap().jobs, 1);
+    assert_eq!(stage.plan(&[job(many(300)), job(many(200))]).unwrap().jobs(), 2);
+    assert_eq!(stage.plan(&[job(many(300)), job(many(201)), job(add(1))]).unwrap().jobs(), 1);
     assert_eq!(stage.plan(&[job(many(1000))]).unwrap().entries.len(), 1000);
     let too_much = stage.plan(&[job(many(1001)), job(add(1))]).unwrap();
     assert!(matches!(too_much.outcomes[..], [Err(StoreError::Invalid { .. }), Ok(())]));
@@ -260,11 +276,12 @@ async fn a_document_goes_last_behind_a_heartbeat_and_follows_what_stands_there()
     let stage = Stage::new().await;
     stage.another_stands(1);
     let document = || job(Work::Document(Box::new(|_, _| Ok(Some(document())))));
-    let alone = stage.plan(&[document(), job(add(1))]).unwrap();
-    assert!(alone.document.is_some() && alone.jobs == 1);
-    assert!(matches!(alone.entries[..], [(Content::Heartbeat { .. }, _)]));
+    let alone = sealed(stage.plan(&[document(), job(add(1))]).unwrap());
+    assert!(alone.plan.document.is_some() && alone.plan.jobs() == 1);
+    assert!(matches!(&alone.plan.entries[..], [entry] if matches!(entry.content, Content::Heartbeat { .. })));
+    assert_eq!(alone.sealed.len(), 2);
     let behind = stage.plan(&[job(add(1)), document()]).unwrap();
-    assert!(behind.document.is_none() && behind.jobs == 1);
+    assert!(behind.document.is_none() && behind.jobs() == 1);
     let made_from: Make = Box::new(|documents, state| {
         assert_eq!((documents.keyring.version(), state.sequence()), (1, 1));
         Err(StoreError::NotAuthorized)
@@ -278,19 +295,18 @@ async fn a_document_goes_last_behind_a_heartbeat_and_follows_what_stands_there()
 async fn nothing_is_written_from_a_view_that_is_not_one_of_the_logs() {
     let stage = Stage::new().await;
     let plan = stage.plan(&[job(add(1)), job(add(2))]).unwrap();
-    let Content::Record { .. } = &plan.entries[0].0 else { panic!("no record") };
+    assert!(matches!(plan.entries[0].content, Content::Record { .. }));
     // The first half of that write.
-    let (content, _) = plan.entries[0].clone();
-    let digest_after = plan.entries[1].1;
-    stage.shared.take_own(1, vec![(own_item(content, digest_after, &plan.codec), [1; 20])]).unwrap();
+    let half = item(&plan, plan.entries[0].content.clone(), plan.entries[1].digest);
+    stage.shared.take_own(1, vec![(half, [1; 20])]).unwrap();
     assert!(stage.plan(&[job(add(3))]).is_none());
 }
 
 #[tokio::test]
 async fn while_an_import_is_under_way_nothing_else_is_written() {
     let stage = Stage::new().await;
-    let codec = stage.shared.codec();
-    let mark = own_item(Content::Import { open: true }, StateDigest::EMPTY, &codec);
+    let plan = stage.plan(&[]).unwrap();
+    let mark = item(&plan, Content::Import { open: true }, StateDigest::EMPTY);
     stage.shared.take_own(1, vec![(mark, [1; 20])]).unwrap();
     let outcomes = |stage: &Stage| stage.plan(&[job(add(1))]).unwrap().outcomes;
     assert!(matches!(outcomes(&stage)[..], [Err(StoreError::Unavailable { .. })]));
@@ -304,23 +320,22 @@ async fn an_import_begins_only_where_there_never_was_a_record() {
     let open = || job(Work::Control(Content::Import { open: true }));
     let plan = stage.plan(&[job(add(1))]).unwrap();
     assert!(matches!(stage.plan(&[open()]).unwrap().outcomes[..], [Ok(())]));
-    let item = own_item(plan.entries[0].0.clone(), plan.entries[0].1, &plan.codec);
-    stage.shared.take_own(1, vec![(item, [1; 20])]).unwrap();
+    let record = item(&plan, plan.entries[0].content.clone(), plan.entries[0].digest);
+    stage.shared.take_own(1, vec![(record, [1; 20])]).unwrap();
     let outcomes = stage.plan(&[open()]).unwrap().outcomes;
     assert!(matches!(outcomes[..], [Err(StoreError::NotEmpty { records: 1 })]));
 }
 
 #[tokio::test]
 async fn an_own_write_that_does_not_fit_the_view_ends_all_answers() {
-    let stage = Stage::new().await;
-    let plan = stage.plan(&[job(add(1))]).unwrap();
-    let sealed = seal(&plan).unwrap();
+    let mut stage = Stage::new().await;
+    let mut ready = sealed(stage.plan(&[job(add(1))]).unwrap());
     // Somebody has changed the keys, which the plan did not know.
     stage.shared.take_own(1, vec![(beat("beta", 2), [1; 20])]).unwrap();
     let (answer, answered) = oneshot::channel();
-    let mut group = vec![Job { work: add(1), answer, deadline: Instant::now() + SOON }];
-    let plan = Plan { at: 1, ..plan };
-    stage.writer.as_ref().unwrap().done(&mut group, plan, &sealed);
+    let mut group = VecDeque::from([Job { work: add(1), answer, deadline: Instant::now() + SOON }]);
+    ready.plan.at = 1;
+    assert!(!stage.writer.as_mut().unwrap().done(&mut group, ready));
     assert!(matches!(outcome(answered).await, Err(StoreError::Poisoned { .. })));
     assert!(stage.shared.verdict().is_some());
 }
@@ -329,9 +344,67 @@ async fn an_own_write_that_does_not_fit_the_view_ends_all_answers() {
 async fn nobody_waits_beyond_the_deadline_of_a_write() {
     let mut late = job(add(1));
     late.deadline = Instant::now();
-    assert!(!pause(&[job(add(2)), late]).await);
-    assert!(!pause(&[]).await);
-    assert!(pause(&[job(add(2))]).await);
+    assert!(!pause(&VecDeque::from([job(add(2)), late])).await);
+    assert!(!pause(&VecDeque::new()).await);
+    assert!(pause(&VecDeque::from([job(add(2))])).await);
+}
+
+#[tokio::test]
+async fn the_next_group_is_sent_when_the_first_is_acknowledged_and_sees_what_it_wrote() {
+    let mut stage = Stage::new().await;
+    stage.start();
+    let first = stage.ask(add(1));
+    let message = stage.published().await;
+    let (second, again) = (stage.ask(add(2)), stage.ask(add(1)));
+    stage.assert_publishes_nothing().await;
+    stage.acknowledge(&message, 1).await;
+    outcome(first).await.unwrap();
+    let next = stage.published().await;
+    assert_eq!(next.headers.as_ref().unwrap().get("Nats-Expected-Last-Sequence").unwrap().as_str(), "1");
+    stage.acknowledge(&next, 2).await;
+    outcome(second).await.unwrap();
+    // It was refused over a user that was on its way, and told so when that user was there for certain.
+    assert!(matches!(outcome(again).await, Err(StoreError::AlreadyExists { .. })));
+    assert_eq!(stage.shared.sequence(), 2);
+}
+
+#[tokio::test]
+async fn what_was_made_behind_a_group_that_is_not_stored_is_made_anew() {
+    let mut stage = Stage::new().await;
+    stage.start();
+    let first = stage.ask(add(1));
+    let message = stage.published().await;
+    // Refused if the first is stored, and right if it is not: it must not be answered from what never happened.
+    let (second, again) = (stage.ask(add(2)), stage.ask(add(1)));
+    stage.assert_publishes_nothing().await;
+    stage.another_stands(1);
+    let refusal = r#"{"stream":"KV_UNIBUS_control","error":{"code":400,"err_code":10071,"description":"wrong last sequence"}}"#;
+    stage.answer(&message, refusal.to_owned()).await;
+    let batch: Vec<_> = vec![stage.published().await, stage.published().await];
+    assert_eq!(batch[0].headers.as_ref().unwrap().get("Nats-Expected-Last-Sequence").unwrap().as_str(), "1");
+    let id = batch[0].headers.as_ref().unwrap().get("Nats-Batch-Id").unwrap().as_str().to_owned();
+    let ack = format!(r#"{{"stream":"KV_UNIBUS_control","seq":3,"batch":"{id}","count":2}}"#);
+    stage.answer(&batch[1], ack).await;
+    outcome(first).await.unwrap();
+    outcome(second).await.unwrap();
+    assert!(matches!(outcome(again).await, Err(StoreError::AlreadyExists { .. })));
+    assert_eq!(stage.shared.sequence(), 3);
+}
+
+#[tokio::test]
+async fn a_node_that_writes_alone_follows_again_when_it_pauses_or_meets_another() {
+    let mut stage = Stage::new().await;
+    let mut alone = stage.shared.alone.subscribe();
+    stage.start();
+    for sequence in 1..=u64::from(ALONE_AFTER) {
+        assert!(!alone.has_changed().unwrap());
+        let written = stage.ask(add(u32::try_from(sequence).unwrap()));
+        let message = stage.published().await;
+        stage.acknowledge(&message, sequence).await;
+        outcome(written).await.unwrap();
+    }
+    assert!(alone.has_changed().unwrap());
+    tokio::time::timeout(SOON, alone.wait_for(|alone| !alone)).await.unwrap().unwrap();
 }
 
 #[tokio::test]
