@@ -151,6 +151,12 @@ impl Unsealed {
         (format!("$KV.UNSEALED.{number:032x}"), bytes)
     }
 
+    async fn found_last(&self) -> u64 {
+        let info = self.client.request(format!("$JS.API.STREAM.INFO.{RAW}"), "{}".into()).await.unwrap();
+        let info: Value = serde_json::from_slice(&info.payload).unwrap();
+        info["state"]["last_seq"].as_u64().unwrap()
+    }
+
     async fn acknowledged(&mut self, subject: String, headers: HeaderMap, payload: Vec<u8>) {
         let reply = self.client.request_with_headers(subject, headers, payload.into()).await.unwrap();
         let ack: Value = serde_json::from_slice(&reply.payload).unwrap();
@@ -163,6 +169,26 @@ impl Unsealed {
         headers.insert("Nats-Expected-Last-Sequence", self.last.to_string());
         headers.insert("Nats-Expected-Stream", RAW);
         self.acknowledged(subject, headers, payload).await;
+    }
+
+    /// As many writers as a batch has entries, each with its own message and its own acknowledgement.
+    async fn writers(&self, first: u32, rounds: u32) {
+        let writer = |offset: u32| {
+            let client = self.client.clone();
+            let messages: Vec<_> =
+                (0..rounds).map(|round| self.message(first + round * BATCH + offset)).collect();
+            tokio::spawn(async move {
+                for (subject, payload) in messages {
+                    let reply = client.request(subject, payload.into()).await.unwrap();
+                    let ack: Value = serde_json::from_slice(&reply.payload).unwrap();
+                    assert!(ack["seq"].is_u64(), "{ack}");
+                }
+            })
+        };
+        let writing: Vec<_> = (0..BATCH).map(writer).collect();
+        for one in writing {
+            one.await.unwrap();
+        }
     }
 
     async fn batch(&mut self, first: u32) {
@@ -210,7 +236,7 @@ async fn writes(site: &Site, name: &str, size: Size) {
     let log = Arc::new(site.open(Access::Serve));
     let mut unsealed = Unsealed::new(site).await;
     let mut next = 0;
-    let (mut singles, mut batches) = (Vec::new(), Vec::new());
+    let (mut singles, mut batches, mut alone) = (Vec::new(), Vec::new(), Vec::new());
     for turn in 0..=size.turns {
         let first = next;
         next += size.singles;
@@ -233,7 +259,7 @@ async fn writes(site: &Site, name: &str, size: Size) {
     }
     for turn in 0..=size.turns {
         let first = next;
-        next += size.batches * BATCH;
+        next += 2 * size.batches * BATCH;
         let plain = timed(async {
             for batch in 0..size.batches {
                 unsealed.batch(first + batch * BATCH).await;
@@ -256,12 +282,17 @@ async fn writes(site: &Site, name: &str, size: Size) {
             }
         })
         .await;
+        let each = timed(unsealed.writers(first + size.batches * BATCH, size.batches)).await;
+        unsealed.last = unsealed.found_last().await;
         if turn > 0 {
             batches.push((plain, sealed));
+            alone.push((each, sealed));
         }
     }
     line(&format!("{name}, one at a time"), size.singles, &singles);
-    line(&format!("{name}, {BATCH} writers"), size.batches * BATCH, &batches);
+    let count = size.batches * BATCH;
+    line(&format!("{name}, {BATCH} writers; unsealed: one loop that makes batches"), count, &batches);
+    line(&format!("{name}, {BATCH} writers; unsealed: {BATCH} writers, too"), count, &alone);
 }
 
 fn resident() -> f64 {
