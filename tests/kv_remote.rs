@@ -100,7 +100,7 @@ fn a_server_with_tls_is_served_from_if_its_certificate_is_signed_by_the_ca_for_t
     let (ours, another) = (Authority::new(), Authority::new());
     let ca = ours.certificate();
     let url = world.cluster.url(0);
-    world.serve_with(Some(ours.sign("IP:127.0.0.1")));
+    world.serve_with(Some(ours.sign("127.0.0.1")));
 
     // As it is meant.
     let daemon = Daemon::start(world.daemon(&url).option("--ca", &ca), &world.hosts.path(0, "logs"));
@@ -135,7 +135,7 @@ fn a_server_with_tls_is_served_from_if_its_certificate_is_signed_by_the_ca_for_t
     }
 
     // The right CA, and a certificate for another host.
-    world.serve_with(Some(ours.sign("DNS:bus.example")));
+    world.serve_with(Some(ours.sign("bus.example")));
     let refused = world.open(&url, Some(&ca), "state").unwrap_err();
     assert!(
         matches!(&refused, LogError::ServerNotTrusted { why } if why.contains("not valid for name")),
@@ -148,7 +148,7 @@ fn a_server_with_tls_is_served_from_if_its_certificate_is_signed_by_the_ca_for_t
     assert!(matches!(refused, LogError::ServerNotTrusted { .. }), "{refused}");
 
     // Back in order: the same log.
-    world.serve_with(Some(ours.sign("IP:127.0.0.1")));
+    world.serve_with(Some(ours.sign("127.0.0.1")));
     let log = wait::until("the log", || world.open(&url, Some(&ca), "state").ok());
     assert!(!log.was_made());
 }

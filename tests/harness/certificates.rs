@@ -1,9 +1,12 @@
-//! Certificates of a CA of a test's own, made by the `openssl` program.
+//! Certificates of a CA of a test's own.
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
 use unibus_nats::config::TlsFiles;
 
 use crate::Scratch;
@@ -12,21 +15,23 @@ use crate::Scratch;
 #[derive(Debug)]
 pub struct Authority {
     folder: Scratch,
+    issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
     /// A new one.
     ///
     /// # Panics
-    /// Without `openssl`.
+    /// When it cannot be made.
     #[must_use]
     pub fn new() -> Self {
-        let authority = Self { folder: Scratch::new() };
-        let subject = ["-subj", "/CN=CA of a test", "-days", "2"];
-        let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
-        let files = ["-keyout", "ca.key", "-out", "ca.pem"];
-        authority.openssl([&["req", "-x509"][..], &key, &files, &subject].concat());
-        authority
+        let folder = Scratch::new();
+        let mut params = named("CA of a test");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        let key = KeyPair::generate().unwrap();
+        fs::write(folder.join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
+        Self { folder, issuer: Issuer::new(params, key) }
     }
 
     /// Its certificate.
@@ -35,29 +40,29 @@ impl Authority {
         self.folder.join("ca.pem")
     }
 
-    /// Signs a new certificate of a server for that host: `IP:127.0.0.1`, `DNS:localhost`.
+    /// Signs a new certificate of a server for that host: an address or a name.
     ///
     /// # Panics
     /// When it cannot be made.
     #[must_use]
     pub fn sign(&self, host: &str) -> TlsFiles {
-        let name: String = host.chars().filter(char::is_ascii_alphanumeric).collect();
-        let [key, request, signed] = ["key", "csr", "pem"].map(|end| format!("{name}.{end}"));
-        let extension = format!("subjectAltName={host}\nextendedKeyUsage=serverAuth\n");
-        fs::write(self.folder.join("extension"), extension).unwrap();
-        let curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
-        let files = ["-keyout", &key, "-out", &request, "-subj", "/CN=server of a test"];
-        self.openssl([&["req"][..], &curve, &files].concat());
-        let signer = ["x509", "-req", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2"];
-        self.openssl([&signer[..], &["-in", &request, "-out", &signed, "-extfile", "extension"]].concat());
-        TlsFiles { certificate: self.folder.join(&signed), key: self.folder.join(&key), ca: None }
+        let mut params = named("server of a test");
+        params.subject_alt_names = CertificateParams::new([host.to_owned()]).unwrap().subject_alt_names;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let own = KeyPair::generate().unwrap();
+        let signed = params.signed_by(&own, &self.issuer).unwrap();
+        let (certificate, key) =
+            (self.folder.join(format!("{host}.pem")), self.folder.join(format!("{host}.key")));
+        fs::write(&certificate, signed.pem()).unwrap();
+        fs::write(&key, own.serialize_pem()).unwrap();
+        TlsFiles { certificate, key, ca: None }
     }
+}
 
-    fn openssl(&self, arguments: Vec<&str>) {
-        let run = Command::new("openssl").args(arguments).current_dir(self.folder.path()).output();
-        let run = run.expect("no `openssl`: install it");
-        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
-    }
+fn named(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
 }
 
 impl Default for Authority {
