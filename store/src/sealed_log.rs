@@ -176,6 +176,7 @@ impl SealedLog {
                 beat_every,
                 replicas: options.replicas,
                 streak: 0,
+                ended: 0,
             };
             tokio::spawn(follower::follow(Arc::clone(&shared), wire.clone()));
             tokio::spawn(writer.run());

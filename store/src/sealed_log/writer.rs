@@ -41,7 +41,7 @@ const BATCH_ENTRIES: usize = 1000;
 const SMALL_GROUP: usize = 64;
 /// Jobs that are taken from those that wait.
 const TAKEN_MAX: usize = 2048;
-/// Acknowledged publications without a conflict after which nobody else seems to write; a batch counts as up to 16.
+/// Writes of this node, one right behind the other, after which nobody else seems to write; a group counts as up to 16.
 const ALONE_AFTER: u32 = 64;
 /// Pause after the last of them, after which what others write is followed again.
 const ALONE_FOR: Duration = Duration::from_millis(20);
@@ -119,8 +119,10 @@ pub(super) struct Writer {
     /// Time between two heartbeats when nothing else is written; none: no heartbeat of its own accord.
     pub(super) beat_every: Option<Duration>,
     pub(super) replicas: usize,
-    /// Acknowledged publications since the last conflict or pause.
+    /// Acknowledged publications, each right behind the one before.
     pub(super) streak: u32,
+    /// Where the last of them ended.
+    pub(super) ended: u64,
 }
 
 impl Writer {
@@ -173,10 +175,14 @@ impl Writer {
         self.shared.set_alone(false);
     }
 
-    /// An acknowledged publication proves that nobody else has written since the one before.
-    fn note_streak(&mut self, entries: usize) {
+    /// An acknowledged publication right behind the one before proves that nobody else has written since.
+    fn note_streak(&mut self, plan: &Plan) {
+        if plan.at != self.ended {
+            self.not_alone();
+        }
+        self.ended = plan.end();
         let was_alone = self.streak >= ALONE_AFTER;
-        self.streak = self.streak.saturating_add(u32::try_from(entries.clamp(1, 16)).unwrap_or(1));
+        self.streak = self.streak.saturating_add(u32::try_from(plan.jobs().min(16)).unwrap_or(1));
         if !was_alone && self.streak >= ALONE_AFTER {
             self.shared.set_alone(true);
         }
@@ -261,7 +267,7 @@ impl Writer {
                     };
                 }
             }
-            self.note_streak(ready.sealed.len());
+            self.note_streak(&ready.plan);
             // Refused by the rules of sealing: those jobs are planned again when their turn comes.
             let next = next.filter(|_| self.shared.is_trusted().is_ok());
             let Some(next) = next.and_then(|next| self.seal_ahead(next)) else {

@@ -80,7 +80,7 @@ impl Plan {
     }
 
     /// The last sequence that it takes.
-    fn end(&self) -> u64 {
+    pub(super) fn end(&self) -> u64 {
         let count = u64::try_from(self.entries.len().max(1)).unwrap_or(u64::MAX);
         self.at.saturating_add(count)
     }

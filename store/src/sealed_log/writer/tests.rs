@@ -50,6 +50,7 @@ impl Stage {
             beat_every: None,
             replicas: 3,
             streak: 0,
+            ended: 0,
         };
         Self { _server: server, client, asked, shared, send, writer: Some(writer) }
     }
@@ -429,4 +430,20 @@ async fn a_verdict_ends_a_write_at_once_and_a_doubt_only_delays_it() {
     assert!(matches!(error, StoreError::Tampered { .. }), "{error:?}");
     assert!(begun.elapsed() < SOON / 2, "{:?}", begun.elapsed());
     stage.assert_publishes_nothing().await;
+}
+
+#[tokio::test]
+async fn a_node_that_shares_the_log_with_others_is_not_alone() {
+    let mut stage = Stage::new().await;
+    let alone = stage.shared.alone.subscribe();
+    stage.start();
+    // Without a conflict: each write of another is seen before the next of ours.
+    for number in 1..=u64::from(ALONE_AFTER) + 1 {
+        stage.another_stands(2 * number - 1);
+        let written = stage.ask(refused());
+        let message = stage.published().await;
+        stage.acknowledge(&message, 2 * number).await;
+        assert!(matches!(outcome(written).await, Err(StoreError::NotAuthorized)));
+    }
+    assert!(!alone.has_changed().unwrap());
 }
