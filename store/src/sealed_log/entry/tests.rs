@@ -14,9 +14,10 @@ fn records() -> Vec<Record> {
     let key = Arc::new(BlobKey::generate());
     vec![
         fixture::user(1).into(),
-        Room::new(room("ops"), names, Policy::default(), owner, at(1)).into(),
-        fixture::member("ops", 1),
-        RoomKey::new(room("ops"), KeyEpoch::FIRST, owner, SealedKey::from_bytes(&[9; 80]).unwrap()).into(),
+        Room::new(room("operations"), names, Policy::default(), owner, at(1)).into(),
+        fixture::member("operations", 1),
+        RoomKey::new(room("operations"), KeyEpoch::FIRST, owner, SealedKey::from_bytes(&[9; 80]).unwrap())
+            .into(),
         Blob::new(BlobHash::of(b"blob"), 4, key, StorageName::random(), at(1)).unwrap().into(),
     ]
 }
@@ -306,8 +307,10 @@ fn what_is_sealed_shows_its_size_class_and_nothing_else() {
         assert_ne!(one.payload, two.payload);
         // Header and tag around a plaintext of 256 bytes, whatever it says.
         assert_eq!(one.payload.len(), 20 + 256 + 16);
+        // Each long enough that what is random does not hold it now and then.
         let shown = [one.subject.as_bytes(), &one.payload].concat();
-        for plain in [&b"user 1"[..], b"ops", b"alpha", sign(1).as_bytes(), Endpoint::of(&sign(1)).as_bytes()]
+        for plain in
+            [&b"user 1"[..], b"operations", b"alpha", sign(1).as_bytes(), Endpoint::of(&sign(1)).as_bytes()]
         {
             assert!(!shown.windows(plain.len()).any(|window| window == plain));
         }
@@ -345,7 +348,7 @@ fn nothing_that_is_printed_shows_a_key_or_a_name() {
     for content in contents() {
         let sealed = codec.seal(&content, digest(), 1).unwrap();
         let text = format!("{:?}", open(&codec, &raw(&sealed, 1)).unwrap());
-        for plain in ["user 1", "ops", &sign(1).to_string()] {
+        for plain in ["user 1", "operations", &sign(1).to_string()] {
             assert!(!text.contains(plain), "{text}");
         }
     }
