@@ -229,3 +229,6 @@ fn timestamp(seconds: u64) -> Option<Timestamp> {
     let micros = i64::try_from(seconds).ok()?.checked_mul(1_000_000)?;
     Timestamp::from_micros(micros).ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -433,3 +433,6 @@ fn against_witness(
 pub(super) fn unix(at: Timestamp) -> UnixTime {
     UnixTime::from_seconds(u64::try_from(at.micros().div_euclid(1_000_000)).unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests;

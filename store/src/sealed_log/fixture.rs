@@ -1,9 +1,12 @@
 //! What the tests of this module share: keys, and records of every kind.
 
+use std::io::Write as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use unibus_keyfile::id::{Lineage, NodeName, UnixTime};
+use unibus_keyfile::digest::StateDigest;
+use unibus_keyfile::id::{DocumentHash, Epoch, Lineage, NodeName, UnixTime};
 use unibus_keyfile::keyring::{Keyring, Secrets};
 use unibus_keyfile::node_key::NodeKeyFile;
 use unibus_keyfile::nodeset::{Nodeset, Plan};
@@ -11,8 +14,13 @@ use unibus_keyfile::operator_key::OperatorKey;
 
 use super::documents::Documents;
 use super::entry::{Codec, DocumentName};
+use super::error::LogError;
+use super::options::{Access, LogOptions};
 use super::shared::Shared;
+use super::view::Item;
 use super::wire::Raw;
+use super::wire::tests::server::Server;
+use super::{SealedLog, entry};
 use crate::record::{
     Endpoint, Handle, KeyEpoch, Member, MemberRole, Record, RecordBytes, RecordId, RoomId, SignPub,
     Timestamp, User, UserRole,
@@ -75,6 +83,52 @@ impl Site {
         let clock = Arc::new(|| at(1_800_000_000_000_000));
         Shared::new(self.keys(), self.documents(), max_staleness, clock)
     }
+}
+
+/// The folders of a node, and a server of its own.
+pub(super) struct Home {
+    pub(super) site: Site,
+    pub(super) folder: tempfile::TempDir,
+    pub(super) server: Server,
+}
+
+impl Home {
+    pub(super) async fn new() -> Self {
+        let (site, folder) = (Site::new(), tempfile::tempdir().unwrap());
+        let mut file = std::fs::File::create(folder.path().join("nodeset")).unwrap();
+        file.write_all(site.nodeset.as_bytes()).unwrap();
+        std::fs::create_dir(folder.path().join("state")).unwrap();
+        let server = Server::with("jetstream { store_dir: $FOLDER }").await;
+        Self { site, folder, server }
+    }
+
+    pub(super) fn state_dir(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    /// No heartbeat comes by itself while a test runs.
+    pub(super) fn options(&self) -> LogOptions {
+        let clock = Arc::new(|| at(1_800_000_000_000_000));
+        let nodeset = self.folder.path().join("nodeset");
+        LogOptions::new(vec![self.server.url()], self.site.keys(), &nodeset, &self.state_dir(), clock)
+            .boot_budget(Duration::from_secs(20))
+            .max_staleness(Duration::from_secs(3600))
+    }
+
+    pub(super) fn open(&self, access: Access) -> Result<SealedLog, LogError> {
+        SealedLog::open(self.options().access(access))
+    }
+}
+
+/// Another node's heartbeat over records of this digest.
+pub(super) fn beat(digest: StateDigest) -> Item {
+    let keyring_hash = DocumentHash::from_bytes([1; 32]);
+    let heartbeat = entry::Heartbeat { at: at(1_800_000_000_000_000), keyring_version: 1, keyring_hash };
+    item(entry::Content::Heartbeat { node: node("beta"), heartbeat }, digest)
+}
+
+pub(super) fn item(content: entry::Content, digest_after: StateDigest) -> Item {
+    Item::Entry(entry::Opened { content, digest_after, epoch: Epoch::FIRST, hash: None })
 }
 
 /// A document as it stands in the stream.

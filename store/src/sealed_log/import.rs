@@ -104,3 +104,6 @@ fn is_current(view: &dyn View, changes: &[Change]) -> Result<(), StoreError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -146,3 +146,6 @@ pub(super) async fn keep(keeper: Arc<Keeper>) {
         tokio::time::sleep(EVERY).await;
     }
 }
+
+#[cfg(test)]
+mod tests;
