@@ -76,4 +76,17 @@ mod tests {
         clocks.hear(&alpha, at(1), at(0));
         assert_eq!(clocks.trouble(), None);
     }
+
+    #[test]
+    fn a_clock_that_was_not_heard_for_a_minute_says_nothing_any_more() {
+        let alpha: NodeName = "alpha".parse().unwrap();
+        let clocks = Clocks::default();
+        let heard_ago = |age: Duration| {
+            let heard = Instant::now().checked_sub(age).unwrap();
+            clocks.0.lock().unwrap().insert(alpha.clone(), (heard, 31_000_000));
+            clocks.trouble().is_some()
+        };
+        assert!(heard_ago(Duration::from_secs(30)));
+        assert!(!heard_ago(LIVES));
+    }
 }

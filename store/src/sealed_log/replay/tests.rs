@@ -61,3 +61,28 @@ fn records_that_are_not_what_the_last_entry_says_are_tampered_after_a_while() {
     let error = is_settled(&shared, &mut since, Duration::ZERO).unwrap_err();
     assert!(error.to_string().contains("between 3 and 3"), "{error}");
 }
+
+#[test]
+fn what_a_thread_has_no_key_for_is_left_to_whoever_applies_it() {
+    let site = Site::new();
+    let codec = site.shared(None).codec();
+    // Under a key that comes with the document in front of it.
+    let carried = unibus_keyfile::keyring::CarriedOver {
+        state: unibus_keyfile::secret::StateKey::generate(),
+        last_epoch: Epoch::FIRST,
+    };
+    let carried = site.keyring.carry_over(&site.nodeset, &site.own, &site.secrets, carried, fixture::NOW);
+    let (keyring, secrets) = carried.unwrap();
+    let later = Codec::new(&keyring, &secrets);
+    let raw = |codec: &Codec, sequence| {
+        let sealed = codec.seal(&Content::NonceFloor(fixture::at(1)), StateDigest::EMPTY, sequence).unwrap();
+        let (subject, payload) = (sealed.subject, sealed.payload);
+        Raw { sequence, subject, payload, foreign_header: None, pending: 0 }
+    };
+    let document = fixture::document(&DocumentName::Keyring, 4, keyring.as_bytes());
+    let moved = Raw { sequence: 9, ..raw(&codec, 3) };
+    let opened = open(&codec, vec![raw(&codec, 3), document, raw(&later, 5), moved]);
+    let [(_, Ok(Some(_))), (_, Ok(None)), (_, Ok(None)), (_, Err(_))] = &opened[..] else {
+        panic!("{:?}", opened.iter().map(|(_, opening)| opening).collect::<Vec<_>>());
+    };
+}

@@ -403,3 +403,43 @@ fn nanos(time: Duration) -> u64 {
 fn lost(why: &str) -> WireError {
     WireError::Unreachable { why: why.to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sealed_log::wire::tests::connect;
+    use crate::sealed_log::wire::tests::server::Server;
+
+    fn message(subject: &str, reply: Option<&str>) -> Message {
+        let (status, description) = (None, None);
+        let (subject, reply) = (subject.into(), reply.map(Into::into));
+        Message { subject, reply, payload: Bytes::new(), headers: None, status, description, length: 0 }
+    }
+
+    #[tokio::test]
+    async fn a_message_that_another_sent_or_that_has_no_place_is_not_read() {
+        let server = Server::with("jetstream { store_dir: $FOLDER }").await;
+        let wire = connect(&server.url()).await;
+        wire.create(1).await.unwrap();
+        let mut consumer = wire.consumer(1).await.unwrap();
+        let (name, inbox) = (consumer.name.clone(), consumer.inbox.clone());
+        let place = |stream: &str, consumer: &str| format!("$JS.ACK.{stream}.{consumer}.1.7.1.123.0");
+        let ours = place(STREAM, &name);
+        let wrong = [
+            message("$KV.UNIBUS_control.a", None),
+            message("$KV.UNIBUS_control.a", Some(&place("OTHER", &name))),
+            message("$KV.UNIBUS_control.a", Some(&place(STREAM, "OTHER"))),
+            message("$KV.UNIBUS_control.a", Some(&format!("$JS.OTHER.{ours}"))),
+            message("$KV.UNIBUS_control.a", Some(&ours.replace(".7.", ".seven."))),
+            // The server's own word, which carries a status.
+            message(&inbox, Some(&ours)),
+        ];
+        for wrong in wrong {
+            assert!(consumer.read(wrong.clone()).is_err(), "{wrong:?}");
+        }
+        let read = consumer.read(message("$KV.UNIBUS_control.a", Some(&ours))).unwrap();
+        assert!(matches!(read, Read::Message(Raw { sequence: 7, pending: 0, .. })));
+        let far = Place::parse("$JS.ACK.hub.ACCOUNT.KV_UNIBUS_control.c.1.8.2.123.5.token", "c");
+        assert_eq!(far, Some(Place { sequence: 8, delivered: 2, pending: 5 }));
+    }
+}

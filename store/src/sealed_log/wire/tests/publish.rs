@@ -149,6 +149,47 @@ async fn an_acknowledgement_of_something_else_says_nothing() {
         client.publish(reply, r#"{"stream":"KV_UNIBUS_control","seq":7}"#.into()).await.unwrap();
     });
     assert!(matches!(result, Err(PublishError::Unknown { .. })), "{result:?}");
+    // Nor are these of a nonce.
+    for (answer, is_claimed) in [
+        (r#"{"stream":"KV_UNIBUS_nonces","seq":6}"#, true),
+        (r#"{"stream":"KV_UNIBUS_control","seq":6}"#, false),
+        (r#"{"stream":"KV_UNIBUS_nonces","seq":0}"#, false),
+        (r#"{"stream":"KV_UNIBUS_nonces","seq":6,"duplicate":true}"#, false),
+    ] {
+        let (result, ()) = tokio::join!(wire.claim_nonce("n", Bytes::new(), 5, ACK, ACK), async {
+            let reply = asked.next().await.unwrap().reply.unwrap();
+            client.publish(reply, answer.into()).await.unwrap();
+        });
+        let is_open = matches!(result, Err(PublishError::Unknown { .. }));
+        assert!(if is_claimed { result == Ok(true) } else { is_open }, "{answer}: {result:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_about_another_message_is_none() {
+    use futures_util::StreamExt as _;
+    let server = Server::with("").await;
+    let client = raw_client(&server).await;
+    let wire = connect(&server.url()).await;
+    let mut asked = client.subscribe("$JS.API.STREAM.MSG.GET.>").await.unwrap();
+    client.publish("$JS.API.STREAM.MSG.GET.ready", "".into()).await.unwrap();
+    asked.next().await.unwrap();
+    let mut give = async |bucket: &str, name: &str, sequence: u64| {
+        let message = json!({ "subject": format!("$KV.{bucket}.{name}"), "seq": sequence, "data": "eA==" });
+        let reply = asked.next().await.unwrap().reply.unwrap();
+        client.publish(reply, json!({ "message": message }).to_string().into()).await.unwrap();
+    };
+    for (name, sequence, is_it) in [("a", 5, true), ("a", 4, false)] {
+        let (found, ()) = tokio::join!(wire.get_next(5), give("UNIBUS_control", name, sequence));
+        assert_eq!(found.is_ok(), is_it, "{found:?}");
+    }
+    for (name, is_it) in [("a", true), ("b", false)] {
+        let (found, ()) =
+            tokio::join!(wire.get_last("$KV.UNIBUS_control.a"), give("UNIBUS_control", name, 5));
+        assert_eq!(found.is_ok(), is_it, "{found:?}");
+        let (found, ()) = tokio::join!(wire.get_nonce("a"), give("UNIBUS_nonces", name, 5));
+        assert_eq!(found.is_ok(), is_it, "{found:?}");
+    }
 }
 
 #[tokio::test]

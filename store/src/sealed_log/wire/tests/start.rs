@@ -85,6 +85,15 @@ async fn only_the_right_nkey_is_let_in() {
 }
 
 #[tokio::test]
+async fn with_a_ca_nothing_is_said_to_a_server_without_tls() {
+    let server = Server::start().await;
+    let authority = unibus_tests::certificates::Authority::new();
+    let ca = Some(authority.certificate());
+    let error = Wire::connect(&WireOptions { ca, ..options(&server.url()) }).await.unwrap_err();
+    assert!(matches!(error, WireError::NotTrusted { .. }), "{error:?}");
+}
+
+#[tokio::test]
 async fn a_right_that_lacks_is_named() {
     let config = "jetstream { store_dir: $FOLDER }
         authorization { users: [{ user: u, password: p,
