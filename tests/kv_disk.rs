@@ -86,7 +86,7 @@ fn of_three_nodes_the_one_with_a_full_disk_says_so_the_others_go_on_and_it_comes
         keys.extend(added);
     }
     for (index, daemon) in daemons.iter().enumerate().skip(1) {
-        assert!(has_all(&hosts, index, &keys), "{index}");
+        wait::until("all users on the others", || has_all(&hosts, index, &keys).then_some(()));
         wait::until("two copies", || {
             (detail(daemon)["replicas"] == json!({ "wanted": 3, "current": 2 })).then_some(())
         });
@@ -103,5 +103,5 @@ fn of_three_nodes_the_one_with_a_full_disk_says_so_the_others_go_on_and_it_comes
             (is_whole && one["state_digest"] == other["state_digest"]).then_some(())
         });
     }
-    assert!(has_all(&hosts, 0, &keys));
+    wait::until("all users", || has_all(&hosts, 0, &keys).then_some(()));
 }
