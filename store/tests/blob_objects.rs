@@ -8,6 +8,8 @@
     reason = "a failed step fails the test"
 )]
 
+#[path = "blob_objects/acknowledged.rs"]
+mod acknowledged;
 #[path = "blob_objects/server.rs"]
 mod server;
 

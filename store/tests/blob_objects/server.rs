@@ -14,11 +14,21 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start() -> Self {
+        Self::with(&["-js"])
+    }
+
+    /// Somebody else may answer in its place.
+    pub(crate) fn without_jetstream() -> Self {
+        Self::with(&[])
+    }
+
+    fn with(more: &[&str]) -> Self {
         let binary = std::env::var_os("NATS_SERVER_BIN").expect("no nats-server: run `cargo xtask test`");
         let folder = TempDir::new().unwrap();
         let mut child = Command::new(PathBuf::from(binary))
-            .args(["-a", "127.0.0.1", "-p", "-1", "-js", "-sd"])
+            .args(["-a", "127.0.0.1", "-p", "-1", "-sd"])
             .arg(folder.path())
+            .args(more)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
