@@ -9,7 +9,7 @@ use unibus_store::audit::{
     Canaries, Leakage, Options, Report, Residue, Seen, StreamSeen, Tells, ValueKind, leakage, scan,
 };
 use unibus_store::error::StoreError;
-use unibus_store::plaintext::{PlaintextSource, Row};
+use unibus_store::plaintext::Row;
 use unibus_store::record::{Record, RecordId};
 use unibus_store::store::{Census, ExportSink, Position};
 
@@ -38,7 +38,7 @@ pub fn run(args: &AuditArgs, output: Output) -> Result<Answer, MigrateError> {
     }
     let mut canaries = Canaries::default();
     match &args.store {
-        StoreUrl::Sqlite(path) => plaintext(path, &mut canaries)?,
+        StoreUrl::Sqlite(_) | StoreUrl::KvPlain(_) => plaintext(args, &mut canaries)?,
         StoreUrl::Sqlcipher(_) | StoreUrl::Kv(_) => {
             let keys = source_keys(&args.keys, &args.recovery, &args.store)?;
             let sealed = Sealed::of(&args.store, Given::of(&args.keys), keys, Unsound::Refuse, "audit")?;
@@ -63,8 +63,8 @@ pub fn run(args: &AuditArgs, output: Output) -> Result<Answer, MigrateError> {
     Ok(answer(args, &report, leakage))
 }
 
-fn plaintext(path: &std::path::Path, canaries: &mut Canaries) -> Result<(), MigrateError> {
-    let source = PlaintextSource::open(path)?;
+fn plaintext(args: &AuditArgs, canaries: &mut Canaries) -> Result<(), MigrateError> {
+    let source = crate::plain::open(&args.store, Given::of(&args.keys), "audit")?;
     let canaries = RefCell::new(canaries);
     source.read(|row| {
         if let Row::Record(record, _) = row {

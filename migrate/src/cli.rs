@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::source::StoreUrl;
+use crate::source::{SampleOut, StoreUrl};
 
 /// Moves, checks and audits the control records of unibus.
 ///
 /// A store is named by a URL: `sqlcipher:PATH` (encrypted), `kv:nats://HOST:PORT[,HOST:PORT...]` (the sealed log),
-/// `sqlite:PATH` (plaintext, read only), `snapshot:PATH` (read only). Nothing in this tool can write a control
+/// `sqlite:PATH` and `kv-plain:nats://HOST:PORT[,HOST:PORT...]` (plaintext, read only), `snapshot:PATH` (read only). Nothing in this tool can write a control
 /// record unsealed.
 #[derive(Debug, Parser)]
 #[command(name = "unibus-migrate", version, max_term_width = 100, after_help = AFTER_HELP)]
@@ -110,12 +110,12 @@ pub struct NodeKeyArgs {
     pub at_rest_key_command: Option<String>,
 }
 
-/// How the servers of a sealed log are reached.
+/// How the servers of a sealed log, or of plaintext buckets, are reached.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Sealed log (kv:)")]
+#[command(next_help_heading = "Servers (kv:, kv-plain:)")]
 #[non_exhaustive]
 pub struct KvArgs {
-    /// The NATS identity of this node's daemon: its own --internal-id-file
+    /// The NATS identity of this node's daemon: its own --internal-id-file; of `kv-plain:` one that may read the buckets
     #[arg(long, value_name = "PATH", env = "UNIBUS_INTERNAL_ID_FILE")]
     pub internal_id_file: Option<PathBuf>,
     /// CA of the servers' certificates; without it only servers on this host are spoken to
@@ -300,6 +300,9 @@ again; the log is not served before.
 Examples:
   unibus-migrate copy --from sqlite:old.db --to sqlcipher:new/control.db \\
       --at-rest-key-file magnus.key --nodeset nodeset
+  # the same from the plaintext buckets of an earlier deployment; rows are then named by bucket and sequence
+  unibus-migrate copy --from kv-plain:nats://127.0.0.1:4222 --from-internal-id-file old.nk \\
+      --to sqlcipher:new/control.db --at-rest-key-file magnus.key --nodeset nodeset
   # the node key is lost, the disk and the operator key are not
   unibus-migrate copy --from sqlcipher:old/control.db --operator operator.key \\
       --to sqlcipher:new/control.db --at-rest-key-file new-node.key --nodeset nodeset
@@ -368,6 +371,7 @@ nothing was found.
 
 Examples:
   unibus-migrate audit sqlite:old.db --data-dir /var/lib/unibus --data-dir /var/backups
+  unibus-migrate audit kv-plain:nats://127.0.0.1:4222 --data-dir /var/lib/unibus --internal-id-file old.nk
   unibus-migrate audit sqlcipher:/var/lib/unibus/control.db --data-dir /var/lib/unibus --leakage \\
       --at-rest-key-file /etc/unibus/magnus.key
   unibus-migrate audit kv:nats://127.0.0.1:4250 --data-dir /var/lib/unibus/nats --nodeset nodeset \\
@@ -435,22 +439,29 @@ pub struct SampleArgs {
     /// Number of rooms
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=10_000_000))]
     pub rooms: u32,
-    /// The database to write; refused if it exists
+    /// The database to write, or `kv-plain:nats://HOST:PORT[,...]` for buckets; refused if it exists
     #[arg(long, value_name = "FILE")]
-    pub out: PathBuf,
+    pub out: SampleOut,
+    /// Servers that keep each bucket: 1 or 3
+    #[arg(long, value_name = "N", default_value = "1", value_parser = ["1", "3"])]
+    pub replicas: String,
     /// The same seed gives the same records
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
+    /// Servers
+    #[command(flatten)]
+    pub kv: KvArgs,
     /// Output
     #[command(flatten)]
     pub output: OutputArgs,
 }
 
 const SAMPLE_HELP: &str = "\
-The database is in the plaintext source format; its people, rooms and keys are invented.
+The database, or the buckets, are in the plaintext source format; people, rooms and keys are invented.
 
-Example:
-  unibus-migrate sample --users 100000 --rooms 10000 --out sample.db";
+Examples:
+  unibus-migrate sample --users 100000 --rooms 10000 --out sample.db
+  unibus-migrate sample --users 1000 --rooms 100 --out kv-plain:nats://127.0.0.1:4222 --replicas 3";
 
 impl Command {
     /// Whether the answer is for people or programs.

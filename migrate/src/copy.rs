@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use unibus_keyfile::node_key::NodeKeyFile;
 use unibus_store::error::StoreError;
-use unibus_store::plaintext::{PlaintextSource, Row, RowCounts};
+use unibus_store::plaintext::{Remarks, Row, RowCounts};
 use unibus_store::record::{Record, RecordBytes, RecordId, Timestamp};
 use unibus_store::sqlcipher::{CreateOptions, Keys, NewStore};
 use unibus_store::store::{Census, ExportSink, Position};
@@ -20,7 +20,7 @@ use crate::kv::{LogTarget, Missing, expect_digest};
 use crate::open::{Given, Sealed, Target, Unsound, recovery_keys};
 use crate::output::{Answer, Output, Pace, Progress, row};
 use crate::plan::{Decision, Plan};
-use crate::quarantine::Quarantine;
+use crate::quarantine::{Quarantine, remarks_lines, remarks_object};
 use crate::source::{StoreUrl, absolute};
 
 /// Copies a store.
@@ -32,7 +32,7 @@ pub fn run(args: &CopyArgs, output: Output) -> Result<Answer, MigrateError> {
         StoreUrl::Sqlcipher(to) => {
             Target::is_free(to, args.from.file())?;
             match Source::of(args)? {
-                Source::Plaintext(from) => from_plaintext(args, output, from, to),
+                Source::Plaintext => from_plaintext(args, output, to),
                 Source::Sealed => from_sealed(args, output, to),
             }
         }
@@ -43,11 +43,11 @@ pub fn run(args: &CopyArgs, output: Output) -> Result<Answer, MigrateError> {
             }
             let target = LogTarget::look(servers, &args.keys, &args.kv_replicas, Missing::IsAnError)?;
             match source {
-                Source::Plaintext(from) => log::from_plaintext(args, output, from, &target),
+                Source::Plaintext => log::from_plaintext(args, output, &target),
                 Source::Sealed => log::from_sealed(args, output, &target),
             }
         }
-        StoreUrl::Sqlite(_) | StoreUrl::Snapshot(_) => {
+        StoreUrl::Sqlite(_) | StoreUrl::KvPlain(_) | StoreUrl::Snapshot(_) => {
             let hint = "the target of a copy is `sqlcipher:PATH` or `kv:nats://HOST:PORT`: nothing here writes a control \
                         record unsealed";
             Err(MigrateError::Role { url: args.to.clone(), role: "the target", command: "copy", hint })
@@ -56,15 +56,15 @@ pub fn run(args: &CopyArgs, output: Output) -> Result<Answer, MigrateError> {
 }
 
 /// What is copied.
-enum Source<'a> {
-    Plaintext(&'a Path),
+enum Source {
+    Plaintext,
     Sealed,
 }
 
-impl<'a> Source<'a> {
-    fn of(args: &'a CopyArgs) -> Result<Self, MigrateError> {
+impl Source {
+    fn of(args: &CopyArgs) -> Result<Self, MigrateError> {
         match &args.from {
-            StoreUrl::Sqlite(path) => Ok(Self::Plaintext(path)),
+            StoreUrl::Sqlite(_) | StoreUrl::KvPlain(_) => Ok(Self::Plaintext),
             StoreUrl::Sqlcipher(_) | StoreUrl::Kv(_) => Ok(Self::Sealed),
             StoreUrl::Snapshot(_) => {
                 let hint = "a snapshot is brought back by `restore`, which begins a new lineage and keeps revocations";
@@ -94,10 +94,11 @@ fn create_options(target: &Target) -> CreateOptions {
         .state_dir(&target.location.state_dir)
 }
 
-fn from_plaintext(args: &CopyArgs, output: Output, from: &Path, to: &Path) -> Result<Answer, MigrateError> {
+fn from_plaintext(args: &CopyArgs, output: Output, to: &Path) -> Result<Answer, MigrateError> {
     let target = Target::look(to, &args.keys)?;
     target.has_no_past()?;
-    let source = PlaintextSource::open(from)?;
+    let source = crate::plain::open(&args.from, Given::of_source(args), "copy")?;
+    let remarks = source.remarks().cloned();
     let counts = source.counts()?;
     let facts = [("source_state", source.fingerprint()), ("source_rows", counts.total().to_string())];
     if let Decision::Stop(answer) = plan(args, &target, &facts).settle(&args.consent, output)? {
@@ -116,7 +117,8 @@ fn from_plaintext(args: &CopyArgs, output: Output, from: &Path, to: &Path) -> Re
     let (position, census) = finish(new, output)?;
     read_back(&target, output, &position, &census)?;
     target.bring_nodeset()?;
-    let extra = Extra { quarantine, exposure: Some((exposure, counts)), freshness: None, moved_on: false };
+    let exposure = Some((exposure, counts));
+    let extra = Extra { quarantine, exposure, remarks, freshness: None, moved_on: false };
     Ok(answer(args, &position, &census, &extra))
 }
 
@@ -172,6 +174,7 @@ fn from_sealed(args: &CopyArgs, output: Output, to: &Path) -> Result<Answer, Mig
     let extra = Extra {
         quarantine: Quarantine::of_log(&source.quarantined),
         exposure: None,
+        remarks: None,
         freshness: Some(source.freshness),
         moved_on: false,
     };
@@ -289,7 +292,7 @@ impl Exposure {
         })
     }
 
-    fn lines(&self, counts: &RowCounts) -> Vec<String> {
+    fn lines(&self, counts: &RowCounts, from: &StoreUrl) -> Vec<String> {
         let since = self.since.map_or_else(String::new, |at| format!(" since {at}"));
         vec![
             format!("readable in clear until now{since}, and to be treated as exposed:"),
@@ -297,7 +300,9 @@ impl Exposure {
             format!("  {} rooms: subject, channel, owner, policy", counts.rooms),
             format!("  {} memberships: who is in which room, with role and keys", counts.members),
             format!("  ({} room keys were sealed to their members throughout)", counts.room_keys),
-            "next: stop using the plaintext source, remove it, and `audit sqlite:SOURCE --data-dir DIR` before that".into(),
+            format!(
+                "next: stop using the plaintext source, remove it, and `audit {from} --data-dir DIR` before that"
+            ),
         ]
     }
 }
@@ -305,6 +310,8 @@ impl Exposure {
 struct Extra {
     quarantine: Quarantine,
     exposure: Option<(Exposure, RowCounts)>,
+    /// What is said of buckets beside their records.
+    remarks: Option<Remarks>,
     freshness: Option<crate::open::Freshness>,
     /// Whether others have written to the target before it was read back.
     moved_on: bool,
@@ -335,8 +342,9 @@ fn answer(args: &CopyArgs, position: &Position, census: &Census, extra: &Extra) 
         lines.push(row("blobs", format!("{}: bring their sealed contents along as they are", census.blobs)));
     }
     lines.extend(extra.quarantine.lines());
+    lines.extend(extra.remarks.iter().flat_map(remarks_lines));
     if let Some((exposure, counts)) = &extra.exposure {
-        lines.extend(exposure.lines(counts));
+        lines.extend(exposure.lines(counts, &args.from));
     }
     let object = json!({
         "command": "copy",
@@ -350,6 +358,7 @@ fn answer(args: &CopyArgs, position: &Position, census: &Census, extra: &Extra) 
         "read_back": if extra.moved_on { "equal before it was served" } else { "equal" },
         "freshness": extra.freshness.map(crate::open::Freshness::as_str),
         "quarantined": extra.quarantine.object(),
+        "buckets": extra.remarks.as_ref().map(remarks_object),
         "exposed": extra.exposure.as_ref().map(|(exposure, counts)| exposure.object(counts)),
     });
     let exit = if extra.quarantine.count() > 0 { EXIT_QUARANTINED } else { 0 };

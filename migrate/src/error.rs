@@ -14,7 +14,7 @@ use unibus_store::record::DecodeError;
 use unibus_store::sealed_log::LogError;
 use unibus_store::sqlcipher::OpenError;
 
-use crate::source::{Servers, StoreUrl};
+use crate::source::StoreUrl;
 
 /// Done, but rows had to be left out.
 pub const EXIT_QUARANTINED: u8 = 8;
@@ -80,10 +80,10 @@ pub enum MigrateError {
     #[error(transparent)]
     Identity(#[from] NatsError),
     /// A server of another host would be spoken to, and nothing proves that it is the right one.
-    #[error("`kv:{servers}` is on another host, and there is no CA to know it by")]
+    #[error("`{store}` is on another host, and there is no CA to know it by")]
     Unproven {
-        /// The servers.
-        servers: Servers,
+        /// The store.
+        store: StoreUrl,
     },
     /// A sealed log has no folder beside which its nodeset could lie.
     #[error("the nodeset of `{store}` is not given")]

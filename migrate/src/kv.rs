@@ -43,7 +43,7 @@ impl LogPlace {
     /// `Unproven` for another host without a CA; `NoNodeset`.
     pub fn of(servers: &Servers, given: Given<'_>) -> Result<Self, MigrateError> {
         if given.ca.is_none() && !servers.are_local() {
-            return Err(MigrateError::Unproven { servers: servers.clone() });
+            return Err(MigrateError::Unproven { store: StoreUrl::Kv(servers.clone()) });
         }
         let store = || StoreUrl::Kv(servers.clone());
         Ok(Self {

@@ -14,6 +14,7 @@ pub mod keys;
 pub mod kv;
 pub mod open;
 pub mod output;
+pub mod plain;
 pub mod plan;
 pub mod quarantine;
 pub mod restore;

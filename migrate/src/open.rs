@@ -17,7 +17,7 @@ use unibus_store::sealed_log::{Access, LogError, Quarantined, SealedLog};
 use unibus_store::sqlcipher::{Keys, Mode, OpenError, OpenOptions, SqlcipherStore};
 use unibus_store::store::{Census, ExportSink, Position, Store};
 
-use crate::cli::{CopyArgs, KeyArgs, RecoveryArgs, RestoreArgs};
+use crate::cli::{CopyArgs, KeyArgs, KvArgs, RecoveryArgs, RestoreArgs};
 use crate::clock;
 use crate::error::MigrateError;
 use crate::keys::{self, Recovery};
@@ -140,6 +140,13 @@ impl<'a> Given<'a> {
         }
     }
 
+    /// For plaintext buckets that are written.
+    #[must_use]
+    pub fn of_servers(kv: &'a KvArgs) -> Self {
+        let (internal_id_file, ca) = (kv.internal_id_file.as_ref(), kv.ca.as_ref());
+        Self { nodeset: None, state_dir: None, internal_id_file, ca }
+    }
+
     /// For the source of a copy. A sealed log of the same cluster has the nodeset of the target.
     #[must_use]
     pub fn of_source(args: &'a CopyArgs) -> Self {
@@ -239,7 +246,7 @@ impl Sealed {
         match url {
             StoreUrl::Sqlcipher(path) => Self::open(Location::of(path, given.nodeset, given.state_dir), keys),
             StoreUrl::Kv(servers) => Self::open_log(LogPlace::of(servers, given)?, keys, unsound),
-            StoreUrl::Sqlite(_) | StoreUrl::Snapshot(_) => {
+            StoreUrl::Sqlite(_) | StoreUrl::KvPlain(_) | StoreUrl::Snapshot(_) => {
                 let (role, hint) =
                     ("the store", "name a sealed store: `sqlcipher:PATH` or `kv:nats://HOST:PORT`");
                 Err(MigrateError::Role { url: url.clone(), role, command, hint })

@@ -15,6 +15,8 @@ pub enum StoreUrl {
     Sqlite(PathBuf),
     /// `kv:nats://HOST:PORT[,...]`, a sealed log.
     Kv(Servers),
+    /// `kv-plain:nats://HOST:PORT[,...]`, plaintext buckets: a source, never a target.
+    KvPlain(Servers),
     /// `snapshot:PATH`, a sealed snapshot file.
     Snapshot(PathBuf),
 }
@@ -25,7 +27,7 @@ impl StoreUrl {
     pub fn file(&self) -> Option<&Path> {
         match self {
             Self::Sqlcipher(path) | Self::Sqlite(path) | Self::Snapshot(path) => Some(path),
-            Self::Kv(_) => None,
+            Self::Kv(_) | Self::KvPlain(_) => None,
         }
     }
 
@@ -36,6 +38,7 @@ impl StoreUrl {
             Self::Sqlcipher(_) => "sqlcipher",
             Self::Sqlite(_) => "sqlite",
             Self::Kv(_) => "kv",
+            Self::KvPlain(_) => "kv-plain",
             Self::Snapshot(_) => "snapshot",
         }
     }
@@ -60,13 +63,46 @@ impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:", self.scheme())?;
         match self {
-            Self::Kv(servers) => servers.fmt(f),
+            Self::Kv(servers) | Self::KvPlain(servers) => servers.fmt(f),
             Self::Sqlcipher(path) | Self::Sqlite(path) | Self::Snapshot(path) => path.display().fmt(f),
         }
     }
 }
 
-/// The servers of a sealed log, at least one.
+/// Where a sample is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SampleOut {
+    /// A database file.
+    File(PathBuf),
+    /// Buckets, named as the source is: `kv-plain:nats://HOST:PORT[,...]`.
+    Buckets(Servers),
+}
+
+impl FromStr for SampleOut {
+    type Err = StoreUrlError;
+
+    fn from_str(text: &str) -> Result<Self, StoreUrlError> {
+        if !text.starts_with("kv-plain:") {
+            return Ok(Self::File(PathBuf::from(text)));
+        }
+        match text.parse()? {
+            StoreUrl::KvPlain(servers) => Ok(Self::Buckets(servers)),
+            url => Ok(Self::File(PathBuf::from(url.to_string()))),
+        }
+    }
+}
+
+impl fmt::Display for SampleOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Buckets(servers) => write!(f, "kv-plain:{servers}"),
+        }
+    }
+}
+
+/// The servers of a sealed log, or of plaintext buckets; at least one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Servers(Vec<Server>);
 
@@ -146,9 +182,13 @@ pub enum StoreUrlError {
         /// What stood before the colon.
         scheme: String,
     },
-    /// What follows `kv:` names no servers.
-    #[error("`kv:{text}` names no servers: write `kv:nats://HOST:PORT[,HOST:PORT...]`, without a password")]
+    /// What follows `kv:` or `kv-plain:` names no servers.
+    #[error(
+        "`{scheme}:{text}` names no servers: write `{scheme}:nats://HOST:PORT[,HOST:PORT...]`, without a password"
+    )]
     NoServers {
+        /// What stood before the colon.
+        scheme: String,
         /// What stood behind the colon.
         text: String,
     },
@@ -160,7 +200,7 @@ pub enum StoreUrlError {
     },
 }
 
-const SCHEMES: &str = "sqlcipher:, sqlite:, kv: and snapshot:";
+const SCHEMES: &str = "sqlcipher:, sqlite:, kv:, kv-plain: and snapshot:";
 
 impl FromStr for StoreUrl {
     type Err = StoreUrlError;
@@ -173,11 +213,12 @@ impl FromStr for StoreUrl {
             "sqlcipher" => Self::Sqlcipher,
             "sqlite" => Self::Sqlite,
             "snapshot" => Self::Snapshot,
-            "kv" => {
-                let servers = Servers::parse(path);
-                return servers
-                    .map(Self::Kv)
-                    .ok_or_else(|| StoreUrlError::NoServers { text: without_password(path) });
+            "kv" | "kv-plain" => {
+                let Some(servers) = Servers::parse(path) else {
+                    let (scheme, text) = (scheme.to_owned(), without_password(path));
+                    return Err(StoreUrlError::NoServers { scheme, text });
+                };
+                return Ok(if scheme == "kv" { Self::Kv(servers) } else { Self::KvPlain(servers) });
             }
             _ => return Err(StoreUrlError::UnknownScheme { scheme: scheme.to_owned() }),
         };
@@ -222,8 +263,8 @@ mod tests {
 
     #[test]
     fn each_scheme_is_read_and_written_back() {
-        let texts = ["sqlcipher:a/b.db", "sqlite:/x:y.db", "snapshot:s", "kv:nats://a:4250,b.c:1,[::1]:4250"];
-        for text in texts {
+        let kv = "kv:nats://a:4250,b.c:1,[::1]:4250";
+        for text in ["sqlcipher:a/b.db", "sqlite:/x:y.db", "snapshot:s", kv, "kv-plain:nats://a:4250"] {
             assert_eq!(text.parse::<StoreUrl>().unwrap().to_string(), text);
         }
         let short = "kv:nats://a,nats://b:7".parse::<StoreUrl>().unwrap();
@@ -247,6 +288,8 @@ mod tests {
             "kv:nats://a,,b",
             "kv:nats://u:secret@a:1",
             "kv:tls://a",
+            "kv-plain:",
+            "kv-plain:nats://u:secret@a:1",
         ] {
             let error = text.parse::<StoreUrl>().unwrap_err();
             assert!(matches!(error, StoreUrlError::NoServers { .. }), "{text}");

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 use unibus_keyfile::id::{Epoch, NodeName, UnixTime};
 use unibus_keyfile::keyring::{EpochState, Keyring};
-use unibus_store::plaintext::PlaintextSource;
 use unibus_store::sealed_log::{Replication, SealedLog};
 use unibus_store::store::Census;
 
@@ -29,8 +28,8 @@ pub fn run(args: &StatusArgs, output: Output) -> Result<Answer, MigrateError> {
             progress.finish();
             of_sealed(args, &sealed)
         }
-        StoreUrl::Sqlite(path) => {
-            let source = PlaintextSource::open(path)?;
+        StoreUrl::Sqlite(_) | StoreUrl::KvPlain(_) => {
+            let source = crate::plain::open(&args.store, Given::of(&args.keys), "status")?;
             let counts = source.counts()?;
             source.finish()?;
             let object = json!({

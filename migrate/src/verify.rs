@@ -31,8 +31,8 @@ pub fn run(args: &VerifyArgs, output: Output) -> Result<Answer, MigrateError> {
     match &args.store {
         StoreUrl::Sqlcipher(_) | StoreUrl::Kv(_) => sealed(args, output),
         StoreUrl::Snapshot(path) => snapshot(args, output, path),
-        StoreUrl::Sqlite(_) => {
-            let hint = "nothing protects a plaintext database, so nothing in it can be verified; `status` counts its rows";
+        StoreUrl::Sqlite(_) | StoreUrl::KvPlain(_) => {
+            let hint = "nothing protects a plaintext source, so nothing in it can be verified; `status` counts its rows";
             let (role, command) = ("the store", "verify");
             Err(MigrateError::Role { url: args.store.clone(), role, command, hint })
         }

@@ -1,9 +1,11 @@
-//! Reader of the plaintext `sqlite:` source (SPEC store, section 9).
+//! Reader of the plaintext sources `sqlite:` and `kv-plain:` (SPEC store, section 9).
 //!
-//! The source is never changed: not its file, not its WAL, not its journal. Records come one at a time, in canonical
+//! The source is never changed: not its file, not its WAL, not its journal, not its buckets. Records come one at a time, in canonical
 //! order; a row that is no valid record is handed over as such, by table and row number,
 //! with the reason and without its content.
 
+#[cfg(feature = "sealed-log")]
+mod buckets;
 mod file;
 mod rows;
 pub mod sample;
@@ -15,11 +17,15 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 use unibus_keyfile::error::{ErrorClass, KeyError};
 
+#[cfg(feature = "sealed-log")]
+pub use buckets::{Buckets, Remarks};
 pub use rows::{Place, Rejected, Row};
 
 use self::file::Stamps;
 use self::rows::Shape;
 use crate::record::Kind;
+#[cfg(feature = "sealed-log")]
+use crate::sealed_log::LogError;
 
 /// Why a plaintext source cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -90,12 +96,39 @@ pub enum PlaintextError {
         /// The column.
         column: &'static str,
     },
+    /// The servers of the buckets are not reached, or refuse.
+    #[cfg(feature = "sealed-log")]
+    #[error(transparent)]
+    Servers(Box<LogError>),
+    /// A bucket of the source format is not there.
+    #[error("`{}` has no bucket `{bucket}`", path.display())]
+    NoBucket {
+        /// The servers.
+        path: PathBuf,
+        /// The bucket.
+        bucket: &'static str,
+    },
+    /// A bucket that is to be made is there.
+    #[error("`{}` has a bucket `{bucket}`", path.display())]
+    BucketExists {
+        /// The servers.
+        path: PathBuf,
+        /// The bucket.
+        bucket: &'static str,
+    },
     /// Somebody wrote to the source in the meantime.
     #[error("`{}` changed while it was read", path.display())]
     Changed {
         /// The file.
         path: PathBuf,
     },
+}
+
+#[cfg(feature = "sealed-log")]
+impl From<LogError> for PlaintextError {
+    fn from(error: LogError) -> Self {
+        Self::Servers(Box::new(error))
+    }
 }
 
 impl PlaintextError {
@@ -108,7 +141,9 @@ impl PlaintextError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Missing { .. } | Self::NotAFile { .. } | Self::NotSqlite { .. } => ErrorClass::Misuse,
-            Self::NoTable { .. } | Self::NoColumn { .. } => ErrorClass::Misuse,
+            Self::NoTable { .. } | Self::NoColumn { .. } | Self::NoBucket { .. } => ErrorClass::Misuse,
+            #[cfg(feature = "sealed-log")]
+            Self::Servers(source) => source.class(),
             Self::Io { .. } | Self::HotJournal { .. } => ErrorClass::Io,
             Self::File(source) => source.class(),
             Self::Sqlite { source, .. } => match source.sqlite_error_code() {
@@ -120,7 +155,7 @@ impl PlaintextError {
                 }
                 _ => ErrorClass::Io,
             },
-            Self::Changed { .. } => ErrorClass::Conflict,
+            Self::Changed { .. } | Self::BucketExists { .. } => ErrorClass::Conflict,
         }
     }
 
@@ -133,6 +168,10 @@ impl PlaintextError {
             Self::Io { .. } | Self::Sqlite { .. } | Self::File(_) => "UB-S072",
             Self::HotJournal { .. } => "UB-S073",
             Self::Changed { .. } => "UB-S074",
+            Self::NoBucket { .. } => "UB-S075",
+            Self::BucketExists { .. } => "UB-S076",
+            #[cfg(feature = "sealed-log")]
+            Self::Servers(source) => source.code(),
         }
     }
 
@@ -154,6 +193,27 @@ impl PlaintextError {
             Self::HotJournal { .. } => {
                 "start and stop the program that wrote it, so that it recovers its database, and run this again"
             }
+            Self::NoBucket { .. } => {
+                "check the address and the account of the identity: the buckets are named in store/SPEC.md, section 9.4; \
+                 none was made"
+            }
+            Self::BucketExists { .. } => {
+                "write a sample where none of the buckets is; nothing is overwritten"
+            }
+            #[cfg(feature = "sealed-log")]
+            Self::Servers(source) => match source.as_ref() {
+                LogError::Unreachable { .. } => {
+                    "check the address, and that a majority of the servers is up; nothing was changed"
+                }
+                LogError::NotAdmitted { .. } => {
+                    "give --from-internal-id-file or --internal-id-file: an identity that may use these buckets"
+                }
+                LogError::ServerNotTrusted { .. } | LogError::Ca { .. } => {
+                    "give --from-ca or --ca: the CA that signed the servers' certificates, in PEM; they must name the \
+                     host as the URL does"
+                }
+                _ => "enable JetStream for the account of that identity",
+            },
             Self::Changed { .. } => {
                 "stop the program that writes to it, and run this again; nothing was kept"
             }
@@ -183,14 +243,24 @@ impl RowCounts {
     }
 }
 
-/// A plaintext source, open in one read transaction.
+/// A plaintext source, open in one read transaction, or held in memory.
 #[derive(Debug)]
 pub struct PlaintextSource {
     path: PathBuf,
     connection: Connection,
-    before: Stamps,
-    version: i64,
     shape: Shape,
+    origin: Origin,
+}
+
+/// Where the tables come from, and what tells whether they are still the same there.
+#[derive(Debug)]
+enum Origin {
+    File {
+        before: Stamps,
+        version: i64,
+    },
+    #[cfg(feature = "sealed-log")]
+    Buckets(Box<buckets::Loaded>),
 }
 
 impl PlaintextSource {
@@ -203,19 +273,51 @@ impl PlaintextSource {
         let connection = file::open(path)?;
         let version = data_version(&connection).map_err(|e| PlaintextError::sqlite("read", path, e))?;
         let shape = Shape::of(&connection, path)?;
-        Ok(Self { path: path.to_owned(), connection, before, version, shape })
+        Ok(Self { path: path.to_owned(), connection, shape, origin: Origin::File { before, version } })
+    }
+
+    /// Reads all buckets into memory, each up to its last sequence.
+    ///
+    /// # Errors
+    /// `Servers`, `NoBucket`, `Sqlite`.
+    #[cfg(feature = "sealed-log")]
+    pub fn open_buckets(buckets: &Buckets) -> Result<Self, PlaintextError> {
+        let path = buckets.name();
+        let connection =
+            Connection::open_in_memory().map_err(|e| PlaintextError::sqlite("read", &path, e))?;
+        let loaded = buckets::Loaded::read(buckets, &connection)?;
+        let shape = Shape::of(&connection, &path)?;
+        Ok(Self { path, connection, shape, origin: Origin::Buckets(Box::new(loaded)) })
+    }
+
+    /// What is said of buckets beside their records; none of a database.
+    #[cfg(feature = "sealed-log")]
+    #[must_use]
+    pub fn remarks(&self) -> Option<&Remarks> {
+        match &self.origin {
+            Origin::File { .. } => None,
+            Origin::Buckets(loaded) => Some(&loaded.remarks),
+        }
     }
 
     /// A text that stays the same as long as nobody writes to the source.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        self.before.text()
+        match &self.origin {
+            Origin::File { before, .. } => before.text(),
+            #[cfg(feature = "sealed-log")]
+            Origin::Buckets(loaded) => loaded.fingerprint(),
+        }
     }
 
-    /// Bytes of the database and its WAL.
+    /// Bytes of the database and its WAL, or of the buckets.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.before.bytes()
+        match &self.origin {
+            Origin::File { before, .. } => before.bytes(),
+            #[cfg(feature = "sealed-log")]
+            Origin::Buckets(loaded) => loaded.bytes(),
+        }
     }
 
     /// Rows of each table.
@@ -224,11 +326,16 @@ impl PlaintextSource {
     /// `Sqlite`.
     pub fn counts(&self) -> Result<RowCounts, PlaintextError> {
         let count = |kind| self.shape.count(&self.connection, kind).map_err(|e| self.failed(e));
-        Ok(RowCounts {
+        let counts = RowCounts {
             users: count(Kind::User)?,
             rooms: count(Kind::Room)?,
             members: count(Kind::Member)?,
             room_keys: count(Kind::RoomKey)?,
+        };
+        Ok(match &self.origin {
+            Origin::File { .. } => counts,
+            #[cfg(feature = "sealed-log")]
+            Origin::Buckets(loaded) => loaded.add_rejected(counts),
         })
     }
 
@@ -240,7 +347,18 @@ impl PlaintextSource {
     where
         E: From<PlaintextError>,
     {
-        self.shape.read(&self.connection, &mut visit, &|error| self.failed(error).into())
+        let failed = |error| self.failed(error).into();
+        match &self.origin {
+            Origin::File { .. } => self.shape.read(&self.connection, &mut visit, &failed),
+            #[cfg(feature = "sealed-log")]
+            Origin::Buckets(loaded) => {
+                for (_, rejected) in &loaded.rejected {
+                    visit(Row::Rejected(rejected.clone()))?;
+                }
+                let mut visit = |row: Row| visit(buckets::placed(row));
+                self.shape.read(&self.connection, &mut visit, &failed)
+            }
+        }
     }
 
     /// Ends the transaction and proves that nobody wrote to the source since it was opened.
@@ -248,12 +366,16 @@ impl PlaintextSource {
     /// # Errors
     /// `Changed`, `Sqlite`, `Io`.
     pub fn finish(self) -> Result<(), PlaintextError> {
-        self.connection.execute_batch("COMMIT").map_err(|e| self.failed(e))?;
-        let version = data_version(&self.connection).map_err(|e| self.failed(e))?;
-        if version != self.version || Stamps::of(&self.path)? != self.before {
-            return Err(PlaintextError::Changed { path: self.path });
-        }
-        Ok(())
+        let is_unchanged = match &self.origin {
+            Origin::File { before, version } => {
+                self.connection.execute_batch("COMMIT").map_err(|e| self.failed(e))?;
+                let now = data_version(&self.connection).map_err(|e| self.failed(e))?;
+                now == *version && Stamps::of(&self.path)? == *before
+            }
+            #[cfg(feature = "sealed-log")]
+            Origin::Buckets(loaded) => loaded.is_unchanged()?,
+        };
+        if is_unchanged { Ok(()) } else { Err(PlaintextError::Changed { path: self.path }) }
     }
 
     fn failed(&self, source: rusqlite::Error) -> PlaintextError {

@@ -24,6 +24,8 @@ mod import;
 mod keeper;
 mod nonces;
 mod options;
+#[cfg(feature = "sqlcipher")]
+pub(crate) mod others;
 mod replay;
 mod salvage;
 mod shared;

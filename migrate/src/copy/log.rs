@@ -1,26 +1,24 @@
 //! Copies into a sealed log.
 
-use std::path::Path;
-
 use unibus_store::error::StoreError;
-use unibus_store::plaintext::PlaintextSource;
 
 use super::{Extra, Filling, Sink, answer, open_source, plan_from};
 use crate::cli::CopyArgs;
 use crate::error::MigrateError;
 use crate::kv::{LogTarget, expect_digest};
+use crate::open::Given;
 use crate::output::{Answer, Output, Pace};
 use crate::plan::Decision;
 use crate::quarantine::Quarantine;
 
-/// From a plaintext database.
+/// From a plaintext source.
 pub(super) fn from_plaintext(
     args: &CopyArgs,
     output: Output,
-    from: &Path,
     target: &LogTarget,
 ) -> Result<Answer, MigrateError> {
-    let source = PlaintextSource::open(from)?;
+    let source = crate::plain::open(&args.from, Given::of_source(args), "copy")?;
+    let remarks = source.remarks().cloned();
     let counts = source.counts()?;
     let facts = [("source_state", source.fingerprint()), ("source_rows", counts.total().to_string())];
     let plan = target.facts(plan_from(args, &facts));
@@ -37,7 +35,7 @@ pub(super) fn from_plaintext(
     })?;
     let (quarantine, exposure) = filled.source;
     let exposure = Some((exposure, counts));
-    let extra = Extra { quarantine, exposure, freshness: None, moved_on: filled.moved_on };
+    let extra = Extra { quarantine, exposure, remarks, freshness: None, moved_on: filled.moved_on };
     Ok(answer(args, &filled.position, &filled.census, &extra))
 }
 
@@ -81,6 +79,7 @@ pub(super) fn from_sealed(
     let extra = Extra {
         quarantine: Quarantine::of_log(&source.quarantined),
         exposure: None,
+        remarks: None,
         freshness: Some(source.freshness),
         moved_on: filled.moved_on,
     };

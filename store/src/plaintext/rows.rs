@@ -30,10 +30,18 @@ pub enum Row {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Place {
-    /// Table.
+    /// Table, or bucket.
     pub table: &'static str,
-    /// `rowid`, or the number of the row in reading order, from 1, where the table has none.
+    /// `rowid`, or the number of the row in reading order, from 1, where the table has none; the sequence in a bucket.
     pub row: i64,
+}
+
+impl Place {
+    /// Whether it is in a bucket, and not in a table.
+    #[must_use]
+    pub fn is_bucket(&self) -> bool {
+        self.table.starts_with("UNIBUS_")
+    }
 }
 
 /// A row that is no valid record. It says where and why, never what.

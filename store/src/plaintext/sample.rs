@@ -151,7 +151,7 @@ impl Sample {
     /// `Io`, `Sqlite`, `File`.
     pub fn write(self, out: &Path, progress: &mut dyn FnMut(u64)) -> Result<RowCounts, PlaintextError> {
         let unfinished = Unfinished::beside(out);
-        let counts = self.fill(&unfinished.0, progress).map_err(|source| failed(out, source))?;
+        let counts = self.fill_file(&unfinished.0, progress).map_err(|source| failed(out, source))?;
         File::open(&unfinished.0).and_then(|file| file.sync_all()).map_err(|source| PlaintextError::Io {
             step: "write",
             path: out.to_owned(),
@@ -161,12 +161,23 @@ impl Sample {
         Ok(counts)
     }
 
-    fn fill(self, path: &Path, progress: &mut dyn FnMut(u64)) -> Result<RowCounts, rusqlite::Error> {
+    fn fill_file(self, path: &Path, progress: &mut dyn FnMut(u64)) -> Result<RowCounts, rusqlite::Error> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
         let mut connection = Connection::open_with_flags(path, flags)?;
         connection.execute_batch(
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -65536",
         )?;
+        let counts = self.fill(&mut connection, progress)?;
+        connection.close().map_err(|(_, error)| error)?;
+        Ok(counts)
+    }
+
+    /// Writes the tables into an empty database.
+    pub(super) fn fill(
+        self,
+        connection: &mut Connection,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<RowCounts, rusqlite::Error> {
         connection.execute_batch(SCHEMA)?;
         let mut invented =
             Invented { random: Xoshiro256PlusPlus::seed_from_u64(self.seed), counts: RowCounts::default() };
@@ -177,7 +188,6 @@ impl Sample {
             progress(invented.counts.total());
         }
         transaction.commit()?;
-        connection.close().map_err(|(_, error)| error)?;
         Ok(invented.counts)
     }
 }

@@ -182,7 +182,7 @@ async fn connect(options: &LogOptions, patience: &mut Patience<'_>) -> Result<Wi
         identity: options.identity.clone(),
         ca: options.ca.clone(),
     };
-    check_ca(options)?;
+    check_ca(options.ca.as_deref())?;
     loop {
         match Wire::connect(&wire).await {
             Ok(wire) => match wire.check_version() {
@@ -195,9 +195,9 @@ async fn connect(options: &LogOptions, patience: &mut Patience<'_>) -> Result<Wi
 }
 
 /// A CA without a certificate would refuse every server, whatever it shows.
-fn check_ca(options: &LogOptions) -> Result<(), LogError> {
-    let Some(path) = &options.ca else { return Ok(()) };
-    let refused = |why: String| Err(LogError::Ca { path: path.clone(), why });
+pub(super) fn check_ca(ca: Option<&std::path::Path>) -> Result<(), LogError> {
+    let Some(path) = ca else { return Ok(()) };
+    let refused = |why: String| Err(LogError::Ca { path: path.to_owned(), why });
     match std::fs::read(path) {
         Ok(bytes) if bytes.windows(CERTIFICATE.len()).any(|part| part == CERTIFICATE) => Ok(()),
         Ok(_) => refused("it holds no certificate in PEM".to_owned()),

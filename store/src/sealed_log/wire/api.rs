@@ -108,7 +108,7 @@ impl Wire {
     }
 
     /// Asks, and gives the answer if it is no error.
-    pub(super) async fn ask(
+    pub(in crate::sealed_log) async fn ask(
         &self,
         subject: &str,
         body: &Value,

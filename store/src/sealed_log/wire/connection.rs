@@ -127,7 +127,7 @@ impl Wire {
     }
 
     /// What the server has refused since then.
-    pub(super) fn refused_since(&self, since: Instant) -> Option<String> {
+    pub(in crate::sealed_log) fn refused_since(&self, since: Instant) -> Option<String> {
         let refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
         refusal.as_ref().filter(|(at, _)| *at >= since).map(|(_, why)| why.clone())
     }

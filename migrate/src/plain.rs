@@ -1,0 +1,45 @@
+//! The plaintext sources, opened by their URLs.
+
+use unibus_nats::InternalIdentity;
+use unibus_store::plaintext::{Buckets, PlaintextSource};
+
+use crate::error::MigrateError;
+use crate::open::Given;
+use crate::source::{Servers, StoreUrl};
+
+/// Opens a plaintext source.
+///
+/// # Errors
+/// `Plaintext`, `Identity`; `Unproven` for another host without a CA; `Role` for what is not plaintext.
+pub fn open(
+    url: &StoreUrl,
+    given: Given<'_>,
+    command: &'static str,
+) -> Result<PlaintextSource, MigrateError> {
+    match url {
+        StoreUrl::Sqlite(path) => Ok(PlaintextSource::open(path)?),
+        StoreUrl::KvPlain(servers) => Ok(PlaintextSource::open_buckets(&buckets(servers, given)?)?),
+        _ => {
+            let hint = "name a plaintext source: `sqlite:PATH` or `kv-plain:nats://HOST:PORT`";
+            Err(MigrateError::Role { url: url.clone(), role: "the plaintext source", command, hint })
+        }
+    }
+}
+
+/// The buckets on these servers. Nothing is asked of them yet.
+///
+/// # Errors
+/// `Unproven` for another host without a CA; `Identity`.
+pub fn buckets(servers: &Servers, given: Given<'_>) -> Result<Buckets, MigrateError> {
+    if given.ca.is_none() && !servers.are_local() {
+        return Err(MigrateError::Unproven { store: StoreUrl::KvPlain(servers.clone()) });
+    }
+    let mut buckets = Buckets::on(servers.urls());
+    if let Some(path) = given.internal_id_file {
+        buckets = buckets.identity(InternalIdentity::open(path)?.expose_seed());
+    }
+    Ok(match given.ca {
+        Some(path) => buckets.ca(path),
+        None => buckets,
+    })
+}

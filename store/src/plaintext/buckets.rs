@@ -1,0 +1,363 @@
+//! The plaintext source `kv-plain:`: key-value buckets with JSON values (SPEC store, section 9.4).
+//!
+//! All buckets are read into tables in memory that have the shape of the `sqlite:` source, with the sequence of each
+//! value as its row number; from there on there is one way for both.
+
+mod value;
+mod write;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rusqlite::{Connection, params_from_iter};
+
+use self::value::decode;
+use super::{Place, PlaintextError, Rejected, Row, RowCounts};
+use crate::record::Kind;
+use crate::sealed_log::others::{Message, OtherStreams, StreamState};
+
+/// Differences that are named; the rest is counted.
+const NAMED: usize = 1_000;
+
+/// Where the buckets are, and who reads them.
+#[derive(Clone)]
+pub struct Buckets {
+    servers: Vec<String>,
+    identity: Option<Arc<str>>,
+    ca: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for Buckets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Buckets")
+            .field("servers", &self.servers)
+            .field("ca", &self.ca)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Buckets {
+    /// The buckets on `servers`, `nats://HOST:PORT` each.
+    #[must_use]
+    pub fn on(servers: Vec<String>) -> Self {
+        Self { servers, identity: None, ca: None }
+    }
+
+    /// Signs in with this nkey seed (`SU...`).
+    #[must_use]
+    pub fn identity(mut self, seed: &str) -> Self {
+        self.identity = Some(seed.into());
+        self
+    }
+
+    /// Trusts the servers' certificates by this CA; TLS is then required.
+    #[must_use]
+    pub fn ca(mut self, path: &std::path::Path) -> Self {
+        self.ca = Some(path.into());
+        self
+    }
+
+    /// How errors name them.
+    pub(super) fn name(&self) -> PathBuf {
+        let servers: Vec<&str> =
+            self.servers.iter().map(|url| url.strip_prefix("nats://").unwrap_or(url)).collect();
+        PathBuf::from(format!("kv-plain:nats://{}", servers.join(",")))
+    }
+
+    fn connect(&self) -> Result<OtherStreams, PlaintextError> {
+        Ok(OtherStreams::connect(self.servers.clone(), self.identity.clone(), self.ca.clone())?)
+    }
+}
+
+/// What is said of buckets beside their records.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Remarks {
+    /// Fields that this release does not know, which were passed over.
+    pub unknown_fields: u64,
+    /// Values that are marked as removed.
+    pub removed: u64,
+    /// Whether the index `UNIBUS_rooms_by_member` is there.
+    pub has_index: bool,
+    /// Where index and members differ, of which members are believed; all of them.
+    pub differences: u64,
+    /// The first of them.
+    pub named: Vec<Rejected>,
+}
+
+impl Remarks {
+    fn differs(&mut self, place: Place, reason: &str) {
+        self.differences = self.differences.saturating_add(1);
+        if self.named.len() < NAMED {
+            self.named.push(Rejected::new(place, reason));
+        }
+    }
+}
+
+/// What a field of a value must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Text,
+    Number,
+    /// A JSON object.
+    Object,
+    /// Bytes in base64.
+    Bytes,
+}
+
+/// One bucket.
+struct Bucket {
+    kind: Kind,
+    name: &'static str,
+    table: &'static str,
+    /// Fields whose values, joined by dots, are the key.
+    key: &'static [&'static str],
+    fields: &'static [(&'static str, Form)],
+}
+
+const BUCKETS: [Bucket; 4] = [
+    Bucket {
+        kind: Kind::User,
+        name: "UNIBUS_users",
+        table: "users",
+        key: &["sign_pub"],
+        fields: &[
+            ("sign_pub", Form::Text),
+            ("handle", Form::Text),
+            ("role", Form::Text),
+            ("status", Form::Text),
+            ("created_at", Form::Text),
+            ("revoked_at", Form::Text),
+        ],
+    },
+    Bucket {
+        kind: Kind::Room,
+        name: "UNIBUS_rooms",
+        table: "rooms",
+        key: &["room_id"],
+        fields: &[
+            ("room_id", Form::Text),
+            ("subject", Form::Text),
+            ("channel", Form::Text),
+            ("policy", Form::Object),
+            ("owner", Form::Text),
+            ("key_epoch", Form::Number),
+            ("created_at", Form::Text),
+        ],
+    },
+    Bucket {
+        kind: Kind::Member,
+        name: "UNIBUS_members",
+        table: "members",
+        key: &["room_id", "endpoint"],
+        fields: &[
+            ("room_id", Form::Text),
+            ("endpoint", Form::Text),
+            ("role", Form::Text),
+            ("sign_pub", Form::Text),
+            ("kex_pub", Form::Text),
+            ("joined_at", Form::Text),
+        ],
+    },
+    Bucket {
+        kind: Kind::RoomKey,
+        name: "UNIBUS_room_keys",
+        table: "room_keys",
+        key: &["room_id", "key_epoch", "endpoint"],
+        fields: &[
+            ("room_id", Form::Text),
+            ("key_epoch", Form::Number),
+            ("endpoint", Form::Text),
+            ("sealed", Form::Bytes),
+        ],
+    },
+];
+
+/// The index: which rooms a member is in. Keys only; members are the truth.
+const INDEX: &str = "UNIBUS_rooms_by_member";
+
+fn stream_of(bucket: &str) -> String {
+    format!("KV_{bucket}")
+}
+
+/// The row under the name of the bucket that its table stands for.
+pub(super) fn placed(row: Row) -> Row {
+    let of = |place: Place| {
+        let bucket = BUCKETS.iter().find(|bucket| bucket.table == place.table);
+        Place { table: bucket.map_or(place.table, |bucket| bucket.name), ..place }
+    };
+    match row {
+        Row::Record(record, place) => Row::Record(record, of(place)),
+        Row::Rejected(row) => Row::Rejected(Rejected { place: of(row.place), ..row }),
+    }
+}
+
+/// Values of a bucket by their keys, each with its sequence: the last of each key, unless it is removed.
+type Values = BTreeMap<String, Message>;
+
+/// Buckets as they were at one moment.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    streams: OtherStreams,
+    states: Vec<(&'static str, Option<StreamState>)>,
+    /// What could not be put into a table.
+    pub(super) rejected: Vec<(Kind, Rejected)>,
+    pub(super) remarks: Remarks,
+}
+
+impl Loaded {
+    /// Reads all buckets into tables of `connection`.
+    pub(super) fn read(buckets: &Buckets, connection: &Connection) -> Result<Self, PlaintextError> {
+        let streams = buckets.connect()?;
+        let mut states = Vec::new();
+        for bucket in &BUCKETS {
+            let state = streams.state(&stream_of(bucket.name))?;
+            if state.is_none() {
+                return Err(PlaintextError::NoBucket { path: buckets.name(), bucket: bucket.name });
+            }
+            states.push((bucket.name, state));
+        }
+        states.push((INDEX, streams.state(&stream_of(INDEX))?));
+        let mut loaded = Self { streams, states, rejected: Vec::new(), remarks: Remarks::default() };
+        let mut members = BTreeMap::new();
+        for bucket in &BUCKETS {
+            let values = loaded.values(bucket.name, Some(bucket.kind))?;
+            if bucket.kind == Kind::Member {
+                members = values.iter().map(|(key, value)| (key.clone(), value.sequence)).collect();
+            }
+            loaded.fill(bucket, values, connection).map_err(|source| PlaintextError::Sqlite {
+                step: "read",
+                path: buckets.name(),
+                source,
+            })?;
+        }
+        loaded.check_index(&members)?;
+        Ok(loaded)
+    }
+
+    /// The last value of each key.
+    fn values(&mut self, bucket: &'static str, kind: Option<Kind>) -> Result<Values, PlaintextError> {
+        let mut values = Values::new();
+        let state =
+            self.states.iter().find(|(name, _)| *name == bucket).and_then(|(_, state)| state.as_ref());
+        let Some(state) = state else { return Ok(values) };
+        let prefix = format!("$KV.{bucket}.");
+        for message in self.streams.read(&stream_of(bucket), state)? {
+            match message.subject.strip_prefix(&prefix) {
+                Some(key) => {
+                    values.insert(key.to_owned(), message);
+                }
+                None => {
+                    let rejected =
+                        Rejected::new(place(bucket, message.sequence), "it is not a key of this bucket");
+                    self.rejected.extend(kind.map(|kind| (kind, rejected)));
+                }
+            }
+        }
+        let before = values.len();
+        values.retain(|_, message| message.value.is_some());
+        let removed = u64::try_from(before.saturating_sub(values.len())).unwrap_or_default();
+        self.remarks.removed = self.remarks.removed.saturating_add(removed);
+        Ok(values)
+    }
+
+    fn fill(
+        &mut self,
+        bucket: &Bucket,
+        values: Values,
+        connection: &Connection,
+    ) -> Result<(), rusqlite::Error> {
+        // Neither a primary key nor a constraint: what breaks one is refused one by one, with a reason.
+        let names: Vec<&str> = bucket.fields.iter().map(|(name, _)| *name).collect();
+        connection.execute_batch(&format!("BEGIN; CREATE TABLE {} ({})", bucket.table, names.join(", ")))?;
+        let marks = vec!["?"; names.len().saturating_add(1)].join(", ");
+        let text = format!("INSERT INTO {} (rowid, {}) VALUES ({marks})", bucket.table, names.join(", "));
+        let mut insert = connection.prepare(&text)?;
+        for (key, message) in values {
+            let place = place(bucket.name, message.sequence);
+            match decode(bucket, &key, message.value.as_deref().unwrap_or_default()) {
+                Ok(decoded) => {
+                    let row = rusqlite::types::Value::Integer(place.row);
+                    insert.execute(params_from_iter(std::iter::once(row).chain(decoded.cells)))?;
+                    self.remarks.unknown_fields =
+                        self.remarks.unknown_fields.saturating_add(decoded.unknown_fields);
+                }
+                Err(reason) => self.rejected.push((bucket.kind, Rejected::new(place, reason))),
+            }
+        }
+        connection.execute_batch("COMMIT")
+    }
+
+    /// Compares the index, if there is one, with the keys of the members.
+    fn check_index(&mut self, members: &BTreeMap<String, u64>) -> Result<(), PlaintextError> {
+        self.remarks.has_index = self.states.iter().any(|(name, state)| *name == INDEX && state.is_some());
+        if !self.remarks.has_index {
+            return Ok(());
+        }
+        let mut indexed = BTreeSet::new();
+        for (key, message) in self.values(INDEX, None)? {
+            let member = key.split_once('.').map(|(endpoint, room)| format!("{room}.{endpoint}"));
+            match member {
+                Some(member) if members.contains_key(&member) => {
+                    indexed.insert(member);
+                }
+                _ => self.remarks.differs(place(INDEX, message.sequence), "`UNIBUS_members` has no such key"),
+            }
+        }
+        for (member, sequence) in members {
+            if !indexed.contains(member) {
+                let at = place("UNIBUS_members", *sequence);
+                self.remarks.differs(at, "it is not in `UNIBUS_rooms_by_member`");
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds what could not be put into tables.
+    pub(super) fn add_rejected(&self, mut counts: RowCounts) -> RowCounts {
+        for (kind, _) in &self.rejected {
+            let count = match kind {
+                Kind::User => &mut counts.users,
+                Kind::Room => &mut counts.rooms,
+                Kind::Member => &mut counts.members,
+                _ => &mut counts.room_keys,
+            };
+            *count = count.saturating_add(1);
+        }
+        counts
+    }
+
+    /// A text that stays the same as long as nobody writes to a bucket.
+    pub(super) fn fingerprint(&self) -> String {
+        let text = |state: &Option<StreamState>| {
+            state.as_ref().map_or_else(
+                || "-".to_owned(),
+                |s| format!("{}.{}.{}.{}", s.created.trim_matches('"'), s.messages, s.first, s.last),
+            )
+        };
+        let all: Vec<String> = self.states.iter().map(|(_, state)| text(state)).collect();
+        all.join("/")
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.states
+            .iter()
+            .filter_map(|(_, state)| state.as_ref())
+            .fold(0, |sum, s| sum.saturating_add(s.bytes))
+    }
+
+    /// Whether all buckets are as they were when they were read.
+    pub(super) fn is_unchanged(&self) -> Result<bool, PlaintextError> {
+        for (bucket, state) in &self.states {
+            if self.streams.state(&stream_of(bucket))? != *state {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn place(bucket: &'static str, sequence: u64) -> Place {
+    Place { table: bucket, row: i64::try_from(sequence).unwrap_or(i64::MAX) }
+}
