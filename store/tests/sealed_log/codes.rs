@@ -91,6 +91,33 @@ async fn a_log_with_half_an_import_is_served_by_nobody() {
 }
 
 #[tokio::test]
+async fn an_import_of_which_something_was_taken_away_meanwhile_does_not_end() {
+    let site = Site::new();
+    drop(site.open().unwrap());
+    // Nobody looks at the stream here while it is imported.
+    let log = SealedLog::open(site.options().access(Access::Visit)).unwrap();
+    let mut users: Vec<Record> = (0..700).map(|number| Record::User(user(number))).collect();
+    users.sort_by_key(Record::id);
+    let url = site.url();
+    let take_one_away = || {
+        let stranger =
+            async { Stranger(async_nats::connect(url.as_str()).await.unwrap()).take_away(100).await };
+        let work = || tokio::runtime::Runtime::new().unwrap().block_on(stranger);
+        std::thread::scope(|scope| scope.spawn(work).join().unwrap());
+    };
+    let mut given = users.iter().enumerate().map(|(at, user)| {
+        // By then the first of them are in the log.
+        if at == 600 {
+            take_one_away();
+        }
+        Ok(user.encode())
+    });
+    let error = log.import(&mut given, None).unwrap_err();
+    assert!(matches!(error, StoreError::Tampered { .. }), "{error:?}");
+    assert!(log.is_half_imported());
+}
+
+#[tokio::test]
 async fn keys_are_carried_over_only_into_a_log_that_never_held_a_record() {
     let site = Site::new();
     let log = site.open().unwrap();

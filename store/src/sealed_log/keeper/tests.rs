@@ -50,6 +50,11 @@ fn a_witness_that_cannot_be_written_is_told_until_one_is() {
     assert!(Witness::load(&state_dir, &site.own).unwrap() == keeper.witness());
 }
 
+#[expect(clippy::disallowed_methods, reason = "a test's own folder")]
+fn move_folder(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::rename(from, to).unwrap();
+}
+
 async fn until(what: &str, holds: impl Fn() -> bool) {
     let begun = std::time::Instant::now();
     while !holds() {
@@ -65,20 +70,20 @@ async fn a_node_without_its_state_folder_says_so_and_heals_and_leaves_the_last_w
     let (state, aside) = (home.state_dir(), home.folder.path().join("aside"));
     let write = async |at| log.submit(Work::Control(Content::NonceFloor(fixture::at(at)))).await.unwrap();
     assert_eq!(log.current_posture().state, PostureState::Proven);
-    std::fs::rename(&state, &aside).unwrap();
+    move_folder(&state, &aside);
     write(1).await;
     until("the failure", || log.current_posture().state == PostureState::Degraded).await;
     assert!(log.trouble().is_some_and(|why| why.contains("the witness cannot be written")));
-    std::fs::rename(&aside, &state).unwrap();
+    move_folder(&aside, &state);
     write(2).await;
     until("the next witness", || log.current_posture().state == PostureState::Proven).await;
     assert_eq!(log.trouble(), None);
     // The last one is written when the log is closed.
-    std::fs::rename(&state, &aside).unwrap();
+    move_folder(&state, &aside);
     write(3).await;
     until("the failure", || log.current_posture().state == PostureState::Degraded).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
-    std::fs::rename(&aside, &state).unwrap();
+    move_folder(&aside, &state);
     let last = Sequence(log.last_sequence());
     drop(log);
     assert_eq!(Witness::load(&state, &home.site.own).unwrap().unwrap().sequence, last);
