@@ -24,6 +24,9 @@ pub(super) struct Entry {
     pub(super) digest: StateDigest,
 }
 
+/// What came of each job of a group.
+type Outcomes = Vec<Result<(), StoreError>>;
+
 /// What came of running a group over the view.
 pub(super) struct Plan {
     pub(super) codec: Arc<Codec>,
@@ -34,7 +37,7 @@ pub(super) struct Plan {
     pub(super) document: Option<Sealed>,
     layer: Layer,
     /// One for each job: done with the publication, or refused by a rule.
-    pub(super) outcomes: Vec<Result<(), StoreError>>,
+    pub(super) outcomes: Outcomes,
     /// The next job cannot go with this plan.
     is_full: bool,
     /// Holds nothing but transactions, so that the next can be planned before it is acknowledged.
@@ -111,6 +114,7 @@ impl Plan {
         }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "what a job is planned over, and how far")]
     fn run<'j>(
         &mut self,
         shared: &Shared,
@@ -218,7 +222,7 @@ impl Plan {
     }
 
     /// What its entries are in the view, once they are acknowledged, and the answers.
-    pub(super) fn taken(self, sealed: &[Sealed]) -> (Vec<(Item, Mark)>, Vec<Result<(), StoreError>>) {
+    pub(super) fn taken(self, sealed: &[Sealed]) -> (Vec<(Item, Mark)>, Outcomes) {
         let epoch = self.codec.primary();
         let item = |(entry, sealed): (Entry, &Sealed)| {
             let Entry { content, hash, digest } = entry;
