@@ -157,9 +157,10 @@ impl Documents {
             return Err(planted(raw, format!("a document with the header {header}")));
         }
         match name {
-            // At the start they are fetched first, and met again where they stand.
-            DocumentName::Nodeset if raw.sequence == self.fetched.0 => Ok(Adopted::Noted),
-            DocumentName::Keyring if raw.sequence == self.fetched.1 => Ok(Adopted::Noted),
+            // At the start they are fetched first, and met again where they stand. A replica that is still catching up
+            // gives older ones before, which are superseded.
+            DocumentName::Nodeset if raw.sequence <= self.fetched.0 => Ok(Adopted::Noted),
+            DocumentName::Keyring if raw.sequence <= self.fetched.1 => Ok(Adopted::Noted),
             DocumentName::Nodeset => self.adopt_nodeset(keys, raw),
             DocumentName::Keyring => self.adopt_keyring(keys, raw),
             DocumentName::Acknowledgement(node) => {

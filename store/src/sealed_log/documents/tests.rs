@@ -136,6 +136,30 @@ fn a_nodeset_is_newer_than_the_one_that_stands_and_there_is_one_of_each_version(
     assert_eq!(open(&site.nodeset, &newer).unwrap().nodeset.version(), 2);
 }
 
+/// A replica that is catching up still has what was superseded.
+#[test]
+fn what_stood_before_the_documents_that_were_fetched_is_passed_over() {
+    let site = Site::new();
+    let (_, nodeset) = wider(&site, "beta");
+    let before = site.documents();
+    let keyring = before.keyring.rewrap(&nodeset, &site.own, &site.secrets).unwrap();
+    let fetched = [
+        document(&DocumentName::Nodeset, 5, nodeset.as_bytes()),
+        document(&DocumentName::Keyring, 7, keyring.as_bytes()),
+    ];
+    let mut documents = Documents::open(&site.keys(), nodeset.clone(), &fetched[0], &fetched[1]).unwrap();
+    for (name, sequence, bytes) in [
+        (DocumentName::Nodeset, 1, site.nodeset.as_bytes()),
+        (DocumentName::Keyring, 2, before.keyring.as_bytes()),
+    ] {
+        let adopted = documents.adopt(&site.keys(), &name, &document(&name, sequence, bytes));
+        assert_eq!(adopted.unwrap(), Adopted::Noted);
+        // The same behind them was put back.
+        assert_planted(adopt(&site, &mut documents, name, bytes));
+    }
+    assert_eq!((documents.nodeset.version(), documents.keyring.version()), (2, 2));
+}
+
 #[test]
 fn a_nodeset_of_another_operator_or_without_this_node_is_refused() {
     let site = Site::new();
