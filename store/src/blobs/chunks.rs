@@ -21,6 +21,7 @@ pub(super) fn wide(number: usize) -> u64 {
 }
 
 /// Chunks of a blob of `size` bytes; none when there is no such blob.
+#[cfg(feature = "sealed-log")]
 pub(super) fn chunks_of(size: u64) -> Option<u64> {
     Some(padded_bytes(size)?.div_ceil(wide(CHUNK_BYTES)))
 }

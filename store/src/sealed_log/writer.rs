@@ -205,7 +205,7 @@ impl Writer {
             }
             let limit = attempts.jobs().min(share(group.len()));
             let is_one_by_one = plan::is_one_by_one(self.replicas, group.len());
-            let Some(plan) = Plan::over(&self.shared, group.iter(), limit, is_one_by_one) else {
+            let Some(plan) = Plan::over(&self.shared, group.iter().take(limit), is_one_by_one) else {
                 // Not settled yet.
                 self.not_alone();
                 if !self.moved_on(self.shared.sequence()).await && !pause(group).await {
@@ -324,9 +324,10 @@ impl Writer {
         let Next::Planned(mut plan) = next else { return next };
         let limit = share(group.len());
         let behind = ready.plan.jobs().saturating_add(plan.jobs());
-        if plan.takes_more() && plan.jobs() < limit && group.len() > behind {
+        let more = limit.saturating_sub(plan.jobs());
+        if plan.takes_more() && more > 0 && group.len() > behind {
             let is_one_by_one = plan::is_one_by_one(self.replicas, group.len());
-            plan.extend(&self.shared, &ready.plan, group.iter().skip(behind), limit, is_one_by_one);
+            plan.extend(&self.shared, &ready.plan, group.iter().skip(behind).take(more), is_one_by_one);
         }
         if plan.jobs() < SMALL_GROUP || plan.jobs() < limit {
             return Next::Planned(plan);

@@ -147,7 +147,7 @@ fn what_stood_before_the_documents_that_were_fetched_is_passed_over() {
         document(&DocumentName::Nodeset, 5, nodeset.as_bytes()),
         document(&DocumentName::Keyring, 7, keyring.as_bytes()),
     ];
-    let mut documents = Documents::open(&site.keys(), nodeset.clone(), &fetched[0], &fetched[1]).unwrap();
+    let mut documents = Documents::open(&site.keys(), nodeset, &fetched[0], &fetched[1]).unwrap();
     for (name, sequence, bytes) in [
         (DocumentName::Nodeset, 1, site.nodeset.as_bytes()),
         (DocumentName::Keyring, 2, before.keyring.as_bytes()),

@@ -45,11 +45,10 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Runs the jobs over the view as it is, until `limit` are planned. None while the view is not one to write from.
+    /// Runs the jobs over the view as it is, as far as they go together. None while the view is not one to write from.
     pub(super) fn over<'j>(
         shared: &Shared,
         jobs: impl Iterator<Item = &'j Job>,
-        limit: usize,
         is_one_by_one: bool,
     ) -> Option<Self> {
         // In this order: the codec must be the one of the keyring that the log has at this sequence.
@@ -59,7 +58,7 @@ impl Plan {
             return None;
         }
         let mut plan = Self::new(codec, state.sequence(), state.digest());
-        plan.run(shared, &state, None, jobs, limit, is_one_by_one);
+        plan.run(shared, &state, None, jobs, is_one_by_one);
         Some(plan)
     }
 
@@ -98,34 +97,31 @@ impl Plan {
         !self.is_full
     }
 
-    /// Runs more jobs, until `limit` are planned, over the view and the plan that is on its way to the log.
+    /// Runs more jobs over the view and the plan that is on its way to the log.
     pub(super) fn extend<'j>(
         &mut self,
         shared: &Shared,
         before: &Self,
         jobs: impl Iterator<Item = &'j Job>,
-        limit: usize,
         is_one_by_one: bool,
     ) {
         let state = shared.state();
         // The view is still that before the other plan, or already that behind it, or this one will not be stored.
         if state.is_settled() && [before.at, before.end()].contains(&state.sequence()) {
-            self.run(shared, &state, Some(&before.layer), jobs, limit, is_one_by_one);
+            self.run(shared, &state, Some(&before.layer), jobs, is_one_by_one);
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what a job is planned over, and how far")]
     fn run<'j>(
         &mut self,
         shared: &Shared,
         state: &State,
         below: Option<&Layer>,
         jobs: impl Iterator<Item = &'j Job>,
-        limit: usize,
         is_one_by_one: bool,
     ) {
         for job in jobs {
-            if self.is_full || self.jobs() >= limit {
+            if self.is_full {
                 return;
             }
             self.add(shared, state, below, &job.work, is_one_by_one);

@@ -95,7 +95,7 @@ impl Stage {
     }
 
     fn plan(&self, group: &[Job]) -> Option<Plan> {
-        Plan::over(&self.shared, group.iter(), usize::MAX, false)
+        Plan::over(&self.shared, group.iter(), false)
     }
 }
 
