@@ -135,7 +135,12 @@ impl Server {
             let (clock, stop) = (Arc::clone(&clock), stop.clone());
             async move { run(listener, config, clock, stop).await.unwrap() }
         });
-        Self { address, clock, store, folder, stop, running: Some(running) }
+        let server = Self { address, clock, store, folder, stop, running: Some(running) };
+        // Its doors are open a moment before its store: until then everything is denied, what does not exist too.
+        while server.plain("GET", "/nowhere").await.status == 503 {
+            tokio::task::yield_now().await;
+        }
+        server
     }
 
     /// Stops it in good order, and lets go of the store.
