@@ -1,6 +1,7 @@
 //! The command line: types only, no behaviour.
 
 mod look;
+mod rotate;
 mod transfer;
 
 use std::path::PathBuf;
@@ -9,10 +10,12 @@ use clap::{Args, Parser, Subcommand};
 
 use self::{
     look::{AUDIT_HELP, DRILL_HELP, SAMPLE_HELP, STATUS_HELP, VERIFY_HELP},
+    rotate::{ABORT_HELP, RESUME_HELP},
     transfer::{COPY_HELP, RESTORE_HELP, SNAPSHOT_HELP},
 };
 pub use self::{
     look::{AuditArgs, DrillArgs, SampleArgs, StatusArgs, VerifyArgs},
+    rotate::{AbortArgs, EpochArgs, JetstreamArgs, NodeArgs, ResumeArgs, RotateCommand},
     transfer::{CopyArgs, RestoreArgs, SnapshotArgs},
 };
 
@@ -54,6 +57,15 @@ pub enum Command {
     /// Copy a store into a new, encrypted one, and prove it by reading back
     #[command(after_help = COPY_HELP)]
     Copy(CopyArgs),
+    /// New keys for a store that goes on serving: data key, node key, server-side key
+    #[command(subcommand)]
+    Rotate(RotateCommand),
+    /// Go on with the rotation that is under way in a store
+    #[command(after_help = RESUME_HELP)]
+    Resume(Box<ResumeArgs>),
+    /// Take back a rotation whose new key is not in use yet
+    #[command(after_help = ABORT_HELP)]
+    Abort(Box<AbortArgs>),
     /// Open every entry and check digest, chain, epochs and witness
     #[command(after_help = VERIFY_HELP)]
     Verify(VerifyArgs),
@@ -173,6 +185,9 @@ impl Command {
             Self::Snapshot(args) => args.output.json,
             Self::Restore(args) => args.output.json,
             Self::Copy(args) => args.output.json,
+            Self::Rotate(command) => command.wants_json(),
+            Self::Resume(args) => args.output.json,
+            Self::Abort(args) => args.output.json,
             Self::Verify(args) => args.output.json,
             Self::Audit(args) => args.output.json,
             Self::Status(args) => args.output.json,

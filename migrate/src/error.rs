@@ -14,6 +14,7 @@ use unibus_store::record::DecodeError;
 use unibus_store::sealed_log::LogError;
 use unibus_store::sqlcipher::OpenError;
 
+use crate::rotate::RotateError;
 use crate::source::StoreUrl;
 
 /// Done, but rows had to be left out.
@@ -76,6 +77,9 @@ pub enum MigrateError {
     /// A sealed log is not opened or not filled.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// A rotation is refused or stops.
+    #[error(transparent)]
+    Rotate(#[from] RotateError),
     /// The file of the daemon's NATS identity cannot be used.
     #[error(transparent)]
     Identity(#[from] NatsError),
@@ -274,6 +278,7 @@ impl MigrateError {
             Self::Open(source) => source.class(),
             Self::Log(source) => source.class(),
             Self::Identity(source) => source.class(),
+            Self::Rotate(source) => source.class(),
             Self::CutShort { source, .. } => match source.class() {
                 // Of these the exit code says that nothing was changed.
                 ErrorClass::Misuse | ErrorClass::Conflict | ErrorClass::NotFound | ErrorClass::Denied => {
@@ -331,6 +336,7 @@ impl MigrateError {
             Self::Open(source) => source.code(),
             Self::Log(source) => source.code(),
             Self::Identity(source) => source.code(),
+            Self::Rotate(source) => source.code(),
             Self::Plaintext(source) => source.code(),
             Self::Io { .. } => "UB-M001",
             Self::Exists { .. } | Self::NotEmpty { .. } => "UB-M002",
@@ -367,6 +373,7 @@ impl MigrateError {
             Self::Open(source) => return source.hint(),
             Self::Log(source) => return source.hint(),
             Self::Identity(source) => return source.hint(),
+            Self::Rotate(source) => source.hint(),
             Self::Unproven { .. } => "give --ca: the CA that signed the servers' certificates".into(),
             Self::NoNodeset { .. } => "give --nodeset: the file that `unibus-key init` wrote beside the keys".into(),
             Self::NoLog { .. } => {

@@ -18,6 +18,7 @@ pub mod plain;
 pub mod plan;
 pub mod quarantine;
 pub mod restore;
+pub mod rotate;
 pub mod sample;
 pub mod snapshot;
 pub mod source;
@@ -39,6 +40,9 @@ pub fn run(cli: &Cli, output: Output) -> Result<Answer, MigrateError> {
         Command::Snapshot(args) => snapshot::run(args, output),
         Command::Restore(args) => restore::run(args, output),
         Command::Copy(args) => copy::run(args, output),
+        Command::Rotate(command) => rotate::run(command, output),
+        Command::Resume(args) => rotate::resume(args, output),
+        Command::Abort(args) => rotate::abort(args, output),
         Command::Verify(args) => verify::run(args, output),
         Command::Audit(args) => audit::run(args, output),
         Command::Status(args) => status::run(args, output),

@@ -262,9 +262,22 @@ fn json_is_one_object_on_stdout_and_lines_of_json_on_stderr() {
 #[test]
 fn every_command_has_help_with_an_example_and_shells_get_completions() {
     let world = World::new();
-    for command in
-        ["snapshot", "restore", "copy", "verify", "audit", "status", "drill", "sample", "completions"]
-    {
+    for command in [
+        "snapshot",
+        "restore",
+        "copy",
+        "rotate epoch",
+        "rotate node",
+        "rotate jetstream",
+        "resume",
+        "abort",
+        "verify",
+        "audit",
+        "status",
+        "drill",
+        "sample",
+        "completions",
+    ] {
         let help = world.run(&format!("{command} --help")).expect(0).stdout;
         assert!(help.contains("Example"), "{command}");
     }
