@@ -42,6 +42,7 @@ fn main() -> ExitCode {
     if words.next().is_some_and(|word| word == kv::GUARD_COMMAND) {
         return become_nats_server(&words.collect::<Vec<_>>());
     }
+    unibus_store::failpoint::from_environment();
     let hardened = hygiene::harden_process();
     let cli = Cli::parse();
     start_log(cli.serve.log_format);

@@ -332,7 +332,7 @@ impl PostureKeeper {
             state_digest: position.digest.to_string(),
             keyring_version: store.keyring_version.unwrap_or(0),
             jetstream_cipher: self.kv.as_ref().and_then(|node| node.cipher()).map(str::to_owned),
-            rotation: None,
+            rotation: store.rotation,
             replicas: Replicas { wanted: store.replicas_wanted, current: store.replicas_current },
             plaintext_residue: last.residue.into(),
             recovery: Recovery {

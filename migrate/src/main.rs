@@ -11,6 +11,7 @@ fn main() -> ExitCode {
         let output = Output::new(Format::Text);
         output.note(&format!("warning: {error}"));
     }
+    unibus_store::failpoint::from_environment();
     let cli = Cli::parse();
     let format = if cli.command.wants_json() { Format::Json } else { Format::Text };
     let output = Output::new(format);

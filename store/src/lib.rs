@@ -12,6 +12,7 @@
 //! - [`backend`]: what another backend would have to bring
 //! - [`archive`]: snapshots, one sealed file each
 //! - [`blobs`]: the folder of sealed blobs
+//! - [`failpoint`]: where tests let a step fail
 //! - [`audit`]: reading folders as a thief would
 //! - `plaintext` (feature `sqlcipher`): the plaintext databases of earlier deployments, to be read and left behind
 //! - `sealed_log` (feature `sealed-log`): the backend over JetStream, for one node or several
@@ -24,6 +25,7 @@ pub mod backend;
 pub mod blobs;
 pub mod domain;
 pub mod error;
+pub mod failpoint;
 #[cfg(any(feature = "sqlcipher", feature = "sealed-log"))]
 pub mod keys;
 #[cfg(feature = "testing")]

@@ -77,6 +77,10 @@ pub struct Posture {
     pub recovery_recipients: u32,
     /// When a recovery was last drilled.
     pub last_drill: Option<Timestamp>,
+    /// Step of the rotation that is under way; none while there is none.
+    pub rotation: Option<String>,
+    /// Epochs whose keys are known to have leaked.
+    pub exposed_epochs: Vec<Epoch>,
     /// Copies that there should be.
     pub replicas_wanted: u32,
     /// Copies that are up and current.
@@ -104,6 +108,8 @@ impl Posture {
             keyring_version: None,
             recovery_recipients: 0,
             last_drill: None,
+            rotation: None,
+            exposed_epochs: Vec::new(),
             replicas_wanted: 1,
             replicas_current: 1,
         }

@@ -1,0 +1,51 @@
+//! Places at which a test lets a step fail (feature `failpoints`). Without the feature they are nothing at all.
+//!
+//! A place is named `what::step`. The variable `FAILPOINTS` says what happens there, as the crate `fail` reads it:
+//! `rotation::copied=return(kill)`, or with a count before it, `1*off->return(full)`.
+//!
+//! | argument | happens |
+//! |---|---|
+//! | `kill` | the process ends as by `kill -9` |
+//! | `full` | the step fails as on a full disk |
+//! | anything else | the step fails as on a disk that is broken |
+
+use std::io;
+
+/// Reads `FAILPOINTS`. For a program, before it has threads.
+#[cfg(feature = "failpoints")]
+pub fn from_environment() {
+    // Dropping it would take the settings back.
+    #[expect(clippy::mem_forget, reason = "for the life of the process")]
+    std::mem::forget(fail::FailScenario::setup());
+}
+
+/// Does nothing: places are not built in.
+#[cfg(not(feature = "failpoints"))]
+pub const fn from_environment() {}
+
+/// Fails if a test says so.
+///
+/// # Errors
+/// What the test wants.
+#[cfg(feature = "failpoints")]
+pub fn reach(place: &'static str) -> io::Result<()> {
+    let verdict = |wanted: Option<String>| match wanted.as_deref() {
+        Some("kill") => {
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).ok();
+            std::process::abort()
+        }
+        Some("full") => Err(io::Error::from(io::ErrorKind::StorageFull)),
+        _ => Err(io::Error::other("a test broke it")),
+    };
+    fail::eval(place, verdict).unwrap_or(Ok(()))
+}
+
+/// Does nothing: places are not built in.
+///
+/// # Errors
+/// None.
+#[cfg(not(feature = "failpoints"))]
+#[inline]
+pub const fn reach(_: &'static str) -> io::Result<()> {
+    Ok(())
+}
