@@ -38,13 +38,15 @@ pub const EPOCH_SQLCIPHER: &[u8] = b"unibus/epoch/sqlcipher/v1";
 pub const EPOCH_COMMITMENT: &[u8] = b"unibus/epoch/commitment/v1";
 /// Label of the state key's commitment.
 pub const STATE_COMMITMENT: &[u8] = b"unibus/state/commitment/v1";
+/// Label of the key that blinds the names of nonces.
+pub const STATE_NONCE: &[u8] = b"unibus/state/nonce/v1";
 /// Label of a snapshot's chunk key.
 pub const SNAPSHOT_CHUNKS: &[u8] = b"unibus/snapshot/chunks/v1";
 /// Label of a blob's chunk key.
 pub const BLOB_CHUNKS: &[u8] = b"unibus/blob/chunks/v1";
 
 /// Every label that is fed to HKDF, for the test that holds them against the SPEC.
-pub const HKDF_LABELS: [&[u8]; 14] = [
+pub const HKDF_LABELS: [&[u8]; 15] = [
     NODE_SIGN,
     NODE_WRAP,
     NODE_LOCAL,
@@ -57,6 +59,7 @@ pub const HKDF_LABELS: [&[u8]; 14] = [
     EPOCH_SQLCIPHER,
     EPOCH_COMMITMENT,
     STATE_COMMITMENT,
+    STATE_NONCE,
     SNAPSHOT_CHUNKS,
     BLOB_CHUNKS,
 ];

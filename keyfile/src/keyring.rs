@@ -14,11 +14,15 @@ use crate::{
 };
 
 mod body;
+mod retained;
+mod rotate;
 mod secrets;
 
 pub use secrets::Secrets;
 
 use body::{Body, body_of, contents_of};
+use retained::RetainedWrap;
+pub use retained::{RETAINED_LABEL, RETAINED_WRAP_BYTES};
 use secrets::{decode_secrets, encode_secrets};
 
 /// Most epochs of a keyring.
@@ -89,6 +93,8 @@ pub struct EpochEntry {
     pub commitment: [u8; 32],
     /// Whether its key, or what it sealed, was once readable by somebody who should not.
     pub exposed: bool,
+    /// Whether its key is gone for nodes, and a recovery key can still open it: of a destroyed epoch only.
+    pub retained: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -108,6 +114,7 @@ struct Contents {
     state_commitment: [u8; 32],
     epochs: Vec<EpochEntry>,
     wraps: Vec<Wrap>,
+    retained: Vec<RetainedWrap>,
 }
 
 /// How a keyring is made for a new lineage.
@@ -214,8 +221,10 @@ impl Keyring {
                 created: now,
                 commitment: derive::epoch_commitment(&primary_key, &cluster),
                 exposed: false,
+                retained: false,
             }],
             wraps: Vec::new(),
+            retained: Vec::new(),
         };
         let secrets = Secrets::first(state, number, primary_key);
         let keyring = Self::sign(contents, nodeset, own, &secrets)?;
@@ -236,48 +245,6 @@ impl Keyring {
         secrets: &Secrets,
     ) -> Result<Self, DocumentError> {
         Self::sign(self.next(nodeset)?, nodeset, own, secrets)
-    }
-
-    /// Makes the next version for contents that come from another store, into a store of this lineage that never
-    /// held a record: their state key in place of its own, a fresh primary epoch above all of both stores, and the
-    /// earlier epochs retired, so that what they sealed still opens.
-    ///
-    /// Where a recipient is gone, the earlier epochs are marked exposed, as by [`Keyring::rewrap`].
-    ///
-    /// # Errors
-    /// [`DocumentError::Signer`] when no key of the file is in the nodeset; [`DocumentError::OldNodeset`] when the
-    /// nodeset is older than the keyring's; [`DocumentError::Invalid`] when these are not the keyring's secrets, or
-    /// no epoch is left.
-    pub fn carry_over(
-        &self,
-        nodeset: &Nodeset,
-        own: &NodeKeyFile,
-        secrets: &Secrets,
-        carried: CarriedOver,
-        now: UnixTime,
-    ) -> Result<(Self, Secrets), DocumentError> {
-        if !self.fits(secrets) {
-            return Err(DocumentError::Invalid("these are not the secrets of this keyring".into()));
-        }
-        let mut contents = self.next(nodeset)?;
-        let last = contents.epochs.iter().map(|entry| entry.number).fold(carried.last_epoch, Epoch::max);
-        let number = last.next().filter(|_| contents.epochs.len() < MAX_EPOCHS);
-        let number = number.ok_or_else(|| DocumentError::Invalid("no epoch number is left".into()))?;
-        for entry in contents.epochs.iter_mut().filter(|e| e.state != EpochState::Destroyed) {
-            entry.state = EpochState::Retired;
-        }
-        let primary_key = EpochKey::generate();
-        contents.state_commitment = derive::state_commitment(&carried.state, &contents.cluster);
-        contents.epochs.push(EpochEntry {
-            number,
-            state: EpochState::Primary,
-            created: now,
-            commitment: derive::epoch_commitment(&primary_key, &contents.cluster),
-            exposed: false,
-        });
-        let secrets = secrets.carry_over(carried.state, number, primary_key);
-        let keyring = Self::sign(contents, nodeset, own, &secrets)?;
-        Ok((keyring, secrets))
     }
 
     /// What the next version says before anything is changed.
@@ -472,6 +439,17 @@ impl Keyring {
     #[expect(clippy::expect_used, reason = "contents_of refuses a keyring without a primary epoch")]
     pub fn primary(&self) -> &EpochEntry {
         self.contents.epochs.iter().find(|e| e.state == EpochState::Primary).expect("one epoch is primary")
+    }
+
+    /// The epoch that will seal once it is activated.
+    #[must_use]
+    pub fn staged(&self) -> Option<&EpochEntry> {
+        self.contents.epochs.iter().find(|e| e.state == EpochState::Staged)
+    }
+
+    /// The epochs that open and no longer seal, by number.
+    pub fn retired(&self) -> impl Iterator<Item = &EpochEntry> {
+        self.contents.epochs.iter().filter(|e| e.state == EpochState::Retired)
     }
 }
 

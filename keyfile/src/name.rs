@@ -6,7 +6,12 @@ use data_encoding::BASE32_NOPAD;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
-use crate::{derive, digest::keyed_hmac, id::ClusterId, secret::EpochKey};
+use crate::{
+    derive,
+    digest::keyed_hmac,
+    id::ClusterId,
+    secret::{EpochKey, StateKey},
+};
 
 /// Bytes of the MAC that an entry name keeps.
 pub const NAME_BYTES: usize = 20;
@@ -38,7 +43,7 @@ impl fmt::Debug for EntryName {
     }
 }
 
-/// Blinds names under one epoch's name key.
+/// Blinds names under one key: an epoch's name key, or the state key's for nonces.
 pub struct Blinder(Hmac<Sha256>);
 
 impl Blinder {
@@ -47,6 +52,15 @@ impl Blinder {
     pub fn new(epoch: &EpochKey, cluster: &ClusterId) -> Self {
         let mut key = zeroize::Zeroizing::new([0; 32]);
         derive::expand(cluster.as_bytes(), epoch.expose(), derive::EPOCH_NAME, &mut key);
+        Self(keyed_hmac(&key))
+    }
+
+    /// Blinds the names of nonces, under a key that does not change with the epoch: a nonce counts once per cluster
+    /// also while an epoch changes, whichever node sees the change first.
+    #[must_use]
+    pub fn of_state(state: &StateKey, cluster: &ClusterId) -> Self {
+        let mut key = zeroize::Zeroizing::new([0; 32]);
+        derive::expand(cluster.as_bytes(), state.expose(), derive::STATE_NONCE, &mut key);
         Self(keyed_hmac(&key))
     }
 

@@ -130,12 +130,13 @@ fn labels_are_those_of_the_code_all_of_them_and_no_other() {
     wanted.sort();
     assert_eq!(derived, wanted);
     let other: Vec<String> = all[1].iter().map(|row| row[0].replace('`', "")).collect();
-    let code: [&[u8]; 6] = [
+    let code: [&[u8]; 7] = [
         derive::CLUSTER_LABEL,
         derive::FINGERPRINT_LABEL,
         derive::RECIPIENT_LABEL,
         signed::SIGN_LABEL,
         keyring::WRAP_LABEL,
+        keyring::RETAINED_LABEL,
         unibus_keyfile::aad::RECORD_LABEL,
     ];
     assert_eq!(other, code.map(|label| String::from_utf8(label.to_vec()).unwrap()));

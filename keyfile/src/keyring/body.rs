@@ -2,7 +2,7 @@
 
 use minicbor::{Decode, Encode, bytes::ByteVec};
 
-use super::{Contents, EpochEntry, EpochState, MAX_EPOCHS, Wrap};
+use super::{Contents, EpochEntry, EpochState, MAX_EPOCHS, RETAINED_WRAP_BYTES, RetainedWrap, Wrap};
 use crate::{
     error::DecodeError,
     id::{ClusterId, DocumentHash, Epoch, Lineage, UnixTime},
@@ -36,6 +36,17 @@ struct WrapBody {
 
 #[derive(Encode, Decode)]
 #[cbor(map)]
+struct RetainedBody {
+    #[n(0)]
+    epoch: u32,
+    #[n(1)]
+    recipient: ByteVec,
+    #[n(2)]
+    wrapped: ByteVec,
+}
+
+#[derive(Encode, Decode)]
+#[cbor(map)]
 pub(super) struct Body {
     #[n(0)]
     suite: u16,
@@ -57,6 +68,9 @@ pub(super) struct Body {
     epochs: Vec<EpochBody>,
     #[n(9)]
     wraps: Vec<WrapBody>,
+    /// Left out where there is none: keyrings from before it was known stay as they are.
+    #[n(10)]
+    retained: Option<Vec<RetainedBody>>,
 }
 
 pub(super) fn body_of(contents: &Contents) -> Body {
@@ -85,7 +99,40 @@ pub(super) fn body_of(contents: &Contents) -> Body {
             .iter()
             .map(|w| WrapBody { recipient: w.recipient.to_vec().into(), wrapped: w.wrapped.clone().into() })
             .collect(),
+        retained: (!contents.retained.is_empty())
+            .then(|| contents.retained.iter().map(retained_body).collect()),
     }
+}
+
+fn retained_body(wrap: &RetainedWrap) -> RetainedBody {
+    RetainedBody {
+        epoch: wrap.epoch.get(),
+        recipient: wrap.recipient.to_vec().into(),
+        wrapped: wrap.wrapped.clone().into(),
+    }
+}
+
+/// The retained wraps, ascending by epoch and recipient, each of an epoch that is destroyed; those epochs are marked.
+fn retained_of(body: &Body, epochs: &mut [EpochEntry]) -> Result<Vec<RetainedWrap>, DecodeError> {
+    let Some(found) = &body.retained else { return Ok(Vec::new()) };
+    if found.is_empty() {
+        return Err(DecodeError::Field("retained"));
+    }
+    let mut retained: Vec<RetainedWrap> = Vec::with_capacity(found.len());
+    for wrap in found {
+        let epoch = Epoch::from_stored(wrap.epoch).ok_or(DecodeError::Field("retained epoch"))?;
+        let recipient = fixed(&wrap.recipient, "retained recipient")?;
+        if retained.last().is_some_and(|last| (last.epoch, last.recipient) >= (epoch, recipient)) {
+            return Err(DecodeError::Field("retained order"));
+        }
+        let destroyed = epochs.iter_mut().find(|e| e.number == epoch && e.state == EpochState::Destroyed);
+        destroyed.ok_or(DecodeError::Field("retained epoch"))?.retained = true;
+        if wrap.wrapped.len() != RETAINED_WRAP_BYTES {
+            return Err(DecodeError::Field("retained wrap"));
+        }
+        retained.push(RetainedWrap { epoch, recipient, wrapped: wrap.wrapped.to_vec() });
+    }
+    Ok(retained)
 }
 
 pub(super) fn contents_of(body: &Body) -> Result<Contents, DecodeError> {
@@ -113,11 +160,16 @@ pub(super) fn contents_of(body: &Body) -> Result<Contents, DecodeError> {
             created: UnixTime::from_seconds(epoch.created),
             commitment: fixed(&epoch.commitment, "commitment")?,
             exposed: epoch.exposed,
+            retained: false,
         });
     }
     if epochs.iter().filter(|e| e.state == EpochState::Primary).count() != 1 {
         return Err(DecodeError::Field("primary epoch"));
     }
+    if epochs.iter().filter(|e| e.state == EpochState::Staged).count() > 1 {
+        return Err(DecodeError::Field("staged epoch"));
+    }
+    let retained = retained_of(body, &mut epochs)?;
     let mut wraps = Vec::with_capacity(body.wraps.len());
     for wrap in &body.wraps {
         wraps.push(Wrap { recipient: fixed(&wrap.recipient, "recipient")?, wrapped: wrap.wrapped.to_vec() });
@@ -136,5 +188,6 @@ pub(super) fn contents_of(body: &Body) -> Result<Contents, DecodeError> {
         state_commitment: fixed(&body.state_commitment, "state commitment")?,
         epochs,
         wraps,
+        retained,
     })
 }

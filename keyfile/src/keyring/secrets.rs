@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use super::{Contents, EpochState};
+use super::{Contents, EpochEntry, EpochState};
 use crate::{
     derive,
     error::UnlockError,
@@ -31,22 +31,45 @@ impl Secrets {
         Self { state, epochs: BTreeMap::new(), primary, primary_key }
     }
 
-    /// These, under another state key and with a new primary epoch.
-    pub(super) fn carry_over(&self, state: StateKey, primary: Epoch, primary_key: EpochKey) -> Self {
-        let all = self.epochs.iter().chain([(&self.primary, &self.primary_key)]);
-        let copy = |key: &EpochKey| EpochKey::init_with(|out| out.copy_from_slice(key.expose()));
-        let epochs = all.map(|(number, key)| (*number, copy(key))).collect();
-        Self { state, epochs, primary, primary_key }
+    /// Exactly the keys that these contents need: of these secrets, and a fresh one; with another state key, if one
+    /// is given. `None` when one is missing.
+    pub(super) fn reissue(
+        &self,
+        contents: &Contents,
+        mut fresh: Option<(Epoch, EpochKey)>,
+        state: Option<StateKey>,
+    ) -> Option<Self> {
+        let state =
+            state.unwrap_or_else(|| StateKey::init_with(|out| out.copy_from_slice(self.state.expose())));
+        let mut epochs = BTreeMap::new();
+        for entry in contents.epochs.iter().filter(|entry| entry.state != EpochState::Destroyed) {
+            let key = match fresh.take_if(|(number, _)| *number == entry.number) {
+                Some((_, key)) => key,
+                None => {
+                    let key = self.epoch(entry.number)?;
+                    EpochKey::init_with(|out| out.copy_from_slice(key.expose()))
+                }
+            };
+            epochs.insert(entry.number, key);
+        }
+        let primary = contents.epochs.iter().find(|entry| entry.state == EpochState::Primary)?.number;
+        let primary_key = epochs.remove(&primary)?;
+        Some(Self { state, epochs, primary, primary_key })
     }
 
-    /// Whether these are the secrets that the keyring commits to, all that it needs.
+    /// Whether these are the secrets that the keyring commits to, all that it needs and none besides: whoever still
+    /// holds the key of a destroyed epoch must not say that he forgot it.
     pub(super) fn fit(&self, contents: &Contents) -> bool {
-        let epochs = contents.epochs.iter().filter(|entry| entry.state != EpochState::Destroyed);
+        let live = || contents.epochs.iter().filter(|entry| entry.state != EpochState::Destroyed);
+        let is_primary =
+            |entry: &EpochEntry| (entry.state == EpochState::Primary) == (entry.number == self.primary);
         same(&derive::state_commitment(&self.state, &contents.cluster), &contents.state_commitment)
-            && epochs.into_iter().all(|entry| {
-                self.epoch(entry.number).is_some_and(|key| {
-                    same(&derive::epoch_commitment(key, &contents.cluster), &entry.commitment)
-                })
+            && live().count() == self.epochs.len().saturating_add(1)
+            && live().all(|entry| {
+                is_primary(entry)
+                    && self.epoch(entry.number).is_some_and(|key| {
+                        same(&derive::epoch_commitment(key, &contents.cluster), &entry.commitment)
+                    })
             })
     }
 
@@ -126,6 +149,7 @@ pub(super) fn decode_secrets(contents: &Contents, bundle: &[u8]) -> Result<Secre
     Ok(Secrets { state, epochs, primary, primary_key })
 }
 
-fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
+/// Compares without telling by time where two differ.
+pub(super) fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
     a.ct_eq(b).into()
 }
