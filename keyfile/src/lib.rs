@@ -23,6 +23,7 @@
 pub mod aad;
 pub mod acknowledgement;
 pub mod armour;
+pub mod census;
 pub mod derive;
 pub mod digest;
 pub mod durable;

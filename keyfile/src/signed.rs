@@ -40,6 +40,8 @@ pub enum Kind {
     Recovery,
     /// A node's word that it has unlocked a keyring; signed by itself.
     Acknowledgement,
+    /// A node's word about its own replica; signed by itself.
+    Census,
 }
 
 impl Kind {
@@ -50,6 +52,7 @@ impl Kind {
             Self::Request => 3,
             Self::Recovery => 4,
             Self::Acknowledgement => 5,
+            Self::Census => 6,
         }
     }
 
@@ -57,7 +60,14 @@ impl Kind {
     #[must_use]
     pub fn of(bytes: &[u8]) -> Option<Self> {
         let (&[m0, m1, m2, m3, _version, number], _) = bytes.split_first_chunk::<6>()?;
-        let known = [Self::Nodeset, Self::Keyring, Self::Request, Self::Recovery, Self::Acknowledgement];
+        let known = [
+            Self::Nodeset,
+            Self::Keyring,
+            Self::Request,
+            Self::Recovery,
+            Self::Acknowledgement,
+            Self::Census,
+        ];
         if [m0, m1, m2, m3] == MAGIC { known.into_iter().find(|kind| kind.number() == number) } else { None }
     }
 
@@ -70,6 +80,7 @@ impl Kind {
             Self::Request => "enrolment request",
             Self::Recovery => "recovery recipient",
             Self::Acknowledgement => "acknowledgement",
+            Self::Census => "census",
         }
     }
 }

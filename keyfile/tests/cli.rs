@@ -12,6 +12,7 @@ use std::{
 use serde_json::Value;
 use unibus_keyfile::{
     acknowledgement::Acknowledgement,
+    census::{Census, CensusFacts},
     id::{ClusterId, Lineage, UnixTime},
     keyring::Keyring,
     node_key::NodeKeyFile,
@@ -352,6 +353,25 @@ fn rotating_keeps_the_old_key_until_it_is_retired() {
     desk.refused(&["rotate", "keys/a.key"], 2, "UB-K014");
 }
 
+fn census_facts(keyring: &Keyring, created: UnixTime) -> CensusFacts {
+    CensusFacts {
+        cluster: *keyring.cluster(),
+        lineage: *keyring.lineage(),
+        keyring_version: keyring.version(),
+        keyring_hash: keyring.hash(),
+        stream: "KV_UNIBUS_control".into(),
+        barrier: 9,
+        barrier_id: [1; 16],
+        digest: [2; 32],
+        records: 3,
+        entries: vec![(unibus_keyfile::id::Epoch::FIRST, 4)],
+        unsealed: 0,
+        undecryptable: 0,
+        disk: None,
+        created,
+    }
+}
+
 #[test]
 fn inspect_names_every_kind_of_file_and_shows_no_secret() {
     let desk = Desk::with_cluster();
@@ -363,6 +383,8 @@ fn inspect_names_every_kind_of_file_and_shows_no_secret() {
     write(&desk.path("keyring"), keyring.as_bytes());
     let word = Acknowledgement::sign(&own, &keyring, &secrets, now).unwrap();
     write(&desk.path("acknowledgement"), word.as_bytes());
+    let facts = census_facts(&keyring, now);
+    write(&desk.path("census"), Census::sign(&own, facts).unwrap().as_bytes());
     let witness = Witness {
         cluster: desk.pin(),
         lineage: *keyring.lineage(),
@@ -384,6 +406,7 @@ fn inspect_names_every_kind_of_file_and_shows_no_secret() {
         ("keys/nodeset", "nodeset"),
         ("keyring", "keyring"),
         ("acknowledgement", "acknowledgement"),
+        ("census", "census"),
         ("a.request", "enrolment request"),
         ("safe.key", "recovery key"),
         ("safe.key.pub", "recovery recipient"),
@@ -413,7 +436,10 @@ fn inspect_names_every_kind_of_file_and_shows_no_secret() {
     assert_eq!((&held["node"], &held["keyring_version"]), (&Value::from("a"), &Value::from(1)));
     let other = Desk::with_cluster();
     let nodeset = other.path("keys/nodeset");
-    for name in ["keyring", "acknowledgement"] {
+    let held = desk.ok(&["--json", "inspect", "census", "--nodeset", "keys/nodeset"]).json();
+    assert_eq!((&held["node"], &held["entries"][0]["count"]), (&Value::from("a"), &Value::from(4)));
+    assert!(held["disk"].is_null());
+    for name in ["keyring", "acknowledgement", "census"] {
         desk.refused(&["inspect", name, "--nodeset", nodeset.to_str().unwrap()], 6, "UB-K023");
     }
     desk.refused(&["inspect", "keys/nodeset", "--cluster", &other.pin().to_string()], 6, "UB-K023");

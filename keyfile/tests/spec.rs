@@ -3,8 +3,8 @@
 #![cfg(test)]
 
 use unibus_keyfile::{
-    armour, derive, digest, envelope, file, id, key_text, keyring, node_key, nodeset, operator_key, signed,
-    stream, suite, witness,
+    acknowledgement, armour, census, derive, digest, envelope, file, id, key_text, keyring, node_key,
+    nodeset, operator_key, signed, stream, suite, witness,
 };
 
 const SPEC: &str = include_str!("../SPEC.md");
@@ -229,31 +229,67 @@ fn kinds_of_documents_are_those_of_the_code_and_have_a_section_each() {
     assert_eq!(signed::Kind::of(&[signed::MAGIC.as_slice(), &[1, next]].concat()), None);
 }
 
-#[test]
-fn the_fields_of_an_acknowledgement_are_those_of_the_code() {
-    use unibus_keyfile::{acknowledgement::Acknowledgement, keyring::Keyring, node_key::NodeKeyFile};
-    let operator = operator_key::OperatorKey::generate();
-    let own = NodeKeyFile::generate("alpha".parse().unwrap(), operator.cluster_id());
-    let now = id::UnixTime::from_seconds(1);
-    let nodeset = nodeset::Plan::first(&operator).with_node(own.member(now)).sign(&operator).unwrap();
-    let (keyring, secrets) =
-        Keyring::create(&nodeset, &own, id::Lineage::from_bytes([1; 16]), None, now).unwrap();
-    let signed = Acknowledgement::sign(&own, &keyring, &secrets, now).unwrap();
-    let mut body = minicbor::Decoder::new(&signed.as_bytes()[signed::HEADER_BYTES..]);
-    let rows = &tables("5.5 Acknowledgement")[0];
-    assert_eq!(body.map().unwrap(), u64::try_from(rows.len()).ok());
+/// Holds the table of a body's fields against a document: numbers, kinds and lengths.
+fn fields_are_those_of(title: &str, number: usize, document: &[u8]) {
+    let mut body = minicbor::Decoder::new(&document[signed::HEADER_BYTES..]);
+    let rows = &tables(title)[number];
+    assert_eq!(body.map().unwrap(), u64::try_from(rows.len()).ok(), "{title}");
     for row in rows {
-        assert_eq!(body.u64().unwrap().to_string(), row[0], "{}", row[1]);
+        assert_eq!(body.u64().unwrap().to_string(), row[0], "{title}: {}", row[1]);
         let kind = match body.datatype().unwrap() {
             minicbor::data::Type::Bytes => format!("bytes {}", body.bytes().unwrap().len()),
             minicbor::data::Type::String => body.str().map(|_| "text".into()).unwrap(),
-            minicbor::data::Type::Array => body.skip().map(|()| "array of uint".into()).unwrap(),
+            minicbor::data::Type::Array => {
+                let mut ahead = body.probe();
+                ahead.array().unwrap();
+                let kind = if ahead.u64().is_ok() { "uint" } else { "maps" };
+                body.skip().map(|()| format!("array of {kind}")).unwrap()
+            }
+            minicbor::data::Type::Map => body.skip().map(|()| "map".into()).unwrap(),
             _ => body.u64().map(|_| "uint".into()).unwrap(),
         };
-        assert_eq!(kind, row[2], "{}", row[1]);
+        assert_eq!(kind, row[2].replace(", optional", ""), "{title}: {}", row[1]);
     }
+}
+
+#[test]
+fn the_fields_of_what_nodes_sign_are_those_of_the_code() {
+    let operator = operator_key::OperatorKey::generate();
+    let own = node_key::NodeKeyFile::generate("alpha".parse().unwrap(), operator.cluster_id());
+    let now = id::UnixTime::from_seconds(1);
+    let nodeset = nodeset::Plan::first(&operator).with_node(own.member(now)).sign(&operator).unwrap();
+    let lineage = id::Lineage::from_bytes([1; 16]);
+    let first = keyring::Keyring::create(&nodeset, &own, lineage, None, now).unwrap();
+    let (staged, secrets) = first.0.stage(&nodeset, &own, &first.1, now).unwrap();
+    let word = acknowledgement::Acknowledgement::sign(&own, &staged, &secrets, now).unwrap();
+    fields_are_those_of("5.5 Acknowledgement", 0, word.as_bytes());
     assert!(section("5.5 Acknowledgement").contains(&format!("1 to {}", keyring::MAX_EPOCHS)));
     assert!(section("5.5 Acknowledgement").contains(&format!("`{}`", signed::Kind::Acknowledgement.name())));
+
+    let (active, secrets) = staged.activate(&nodeset, &own, &secrets).unwrap();
+    let (gone, _) = active.destroy(&nodeset, &own, &secrets, true).unwrap();
+    fields_are_those_of("5.2 Keyring", 0, gone.as_bytes());
+    assert!(section("5.2 Keyring").contains(&format!("bytes {})", keyring::RETAINED_WRAP_BYTES)));
+
+    let facts = census::CensusFacts {
+        cluster: *gone.cluster(),
+        lineage,
+        keyring_version: gone.version(),
+        keyring_hash: gone.hash(),
+        stream: "sqlcipher".into(),
+        barrier: 7,
+        barrier_id: [2; 16],
+        digest: [3; 32],
+        records: 1,
+        entries: vec![(id::Epoch::FIRST, 1)],
+        unsealed: 0,
+        undecryptable: 0,
+        disk: Some(census::DiskScan::default()),
+        created: now,
+    };
+    let census = census::Census::sign(&own, facts).unwrap();
+    fields_are_those_of("5.6 Census", 0, census.as_bytes());
+    assert!(section("5.6 Census").contains(&format!("1 to {}", census::MAX_STREAM_BYTES)));
 }
 
 #[test]

@@ -175,12 +175,12 @@ pub(crate) struct Retire {
 
 #[derive(Debug, Args)]
 pub(crate) struct Inspect {
-    /// A key file, nodeset, keyring, acknowledgement, request, recovery recipient or witness.
+    /// A key file, nodeset, keyring, acknowledgement, census, request, recovery recipient or witness.
     pub(crate) file: PathBuf,
     /// Holds a nodeset or request against this cluster pin.
     #[arg(long, value_name = "PIN")]
     pub(crate) cluster: Option<ClusterId>,
-    /// Holds a keyring or acknowledgement against this nodeset.
+    /// Holds a keyring, acknowledgement or census against this nodeset.
     #[arg(long, value_name = "FILE")]
     pub(crate) nodeset: Option<PathBuf>,
     /// Opens a witness with this node key file.

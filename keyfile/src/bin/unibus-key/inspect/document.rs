@@ -1,11 +1,13 @@
 //! Signed documents, and the witness.
 
+use data_encoding::HEXLOWER;
 use serde_json::json;
 use unibus_keyfile::{
     acknowledgement::Acknowledgement,
+    census::Census,
     error::{DecodeError, DocumentError, WitnessError},
     file,
-    id::ClusterId,
+    id::{ClusterId, Epoch},
     keyring::{Keyring, Summary},
     node_key::NodeKeyFile,
     nodeset::Nodeset,
@@ -34,6 +36,7 @@ pub(super) fn container(bytes: &[u8], args: &Inspect, report: &mut Report) -> Re
             Ok(())
         }
         Some(Kind::Acknowledgement) => acknowledgement(bytes, args, report),
+        Some(Kind::Census) => census(bytes, args, report),
         _ => {
             let source = DecodeError::Field("kind");
             Err(refused(args)(DocumentError::Decode { document: "signed document", source }))
@@ -104,10 +107,11 @@ fn keyring(bytes: &[u8], args: &Inspect, report: &mut Report) -> Result<(), Fail
     let mut epochs = Vec::new();
     for epoch in &summary.epochs {
         let (state, exposed) = (epoch.state.name(), if epoch.exposed { ", EXPOSED" } else { "" });
-        report.line("epoch", format!("{}  {state}{exposed}, made {}", epoch.number, epoch.created));
+        let kept = if epoch.retained { ", kept for recovery" } else { "" };
+        report.line("epoch", format!("{}  {state}{exposed}{kept}, made {}", epoch.number, epoch.created));
         epochs.push(json!({
             "number": epoch.number.get(), "state": state, "created": epoch.created.to_string(),
-            "exposed": epoch.exposed,
+            "exposed": epoch.exposed, "retained": epoch.retained,
         }));
     }
     report.value("epochs", json!(epochs));
@@ -145,6 +149,58 @@ fn acknowledgement(bytes: &[u8], args: &Inspect, report: &mut Report) -> Result<
     let epochs: Vec<String> = found.epochs().iter().map(ToString::to_string).collect();
     report.line("opens epochs", epochs.join(", "));
     report.value("epochs", json!(found.epochs().iter().map(|epoch| epoch.get()).collect::<Vec<_>>()));
+    report.field("made", found.created());
+    Ok(())
+}
+
+fn census(bytes: &[u8], args: &Inspect, report: &mut Report) -> Result<(), Failure> {
+    report.field("kind", Kind::Census.name());
+    let Some(nodeset) = given_nodeset(args)? else {
+        report.line("contents", "shown when they are held against a nodeset (--nodeset)");
+        return Ok(());
+    };
+    let found = Census::decode(bytes, &nodeset).map_err(refused(args))?;
+    report.field("node", found.node());
+    cluster_line(found.cluster(), args, report);
+    report.field("lineage", found.lineage());
+    report.line("keyring", format!("version {}, {}", found.keyring_version(), found.keyring_hash()));
+    report.value("keyring_version", json!(found.keyring_version()));
+    report.value("keyring_hash", json!(found.keyring_hash().to_string()));
+    report.field("stream", found.stream());
+    let barrier_id = HEXLOWER.encode(found.barrier_id());
+    report.line("barrier", format!("{}, {barrier_id}", found.barrier()));
+    report.value("barrier", json!(found.barrier()));
+    report.value("barrier_id", json!(barrier_id));
+    report.field("digest", HEXLOWER.encode(found.digest()));
+    let text = |counts: &[(Epoch, u64)]| {
+        let all: Vec<_> =
+            counts.iter().map(|(epoch, count)| format!("{count} under epoch {epoch}")).collect();
+        if all.is_empty() { "none".to_owned() } else { all.join(", ") }
+    };
+    let list = |counts: &[(Epoch, u64)]| -> Vec<_> {
+        counts.iter().map(|(epoch, count)| json!({ "epoch": epoch.get(), "count": count })).collect()
+    };
+    for (name, count) in [
+        ("records", found.records()),
+        ("unsealed", found.unsealed()),
+        ("undecryptable", found.undecryptable()),
+    ] {
+        report.line(name, count);
+        report.value(name, json!(count));
+    }
+    report.line("entries", text(found.entries()));
+    report.value("entries", json!(list(found.entries())));
+    match found.disk() {
+        None => report.line("disk", "not looked at"),
+        Some(disk) => {
+            let found = text(&disk.envelopes);
+            report.line("disk", format!("{} files, {} bytes; envelopes: {found}", disk.files, disk.bytes));
+        }
+    }
+    let disk = found
+        .disk()
+        .map(|disk| json!({ "files": disk.files, "bytes": disk.bytes, "envelopes": list(&disk.envelopes) }));
+    report.value("disk", json!(disk));
     report.field("made", found.created());
     Ok(())
 }
