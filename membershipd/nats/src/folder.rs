@@ -7,6 +7,10 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+mod wipe;
+
+pub use wipe::{DOOMED, WIPED, Wiped};
+
 use unibus_keyfile::durable::{self, LockFile, Sync};
 use unibus_keyfile::error::KeyError;
 
@@ -52,7 +56,10 @@ impl Folder {
         let written = fs::File::create_new(&probe).and_then(|file| file.sync_all());
         let _gone_either_way = fs::remove_file(&probe);
         written.map_err(failed("write to", &path))?;
-        Ok(Self { path, _lock: lock })
+        let folder = Self { path, _lock: lock };
+        // What a crash left of a wipe: nobody may find it again.
+        folder.remove_doomed()?;
+        Ok(folder)
     }
 
     /// The folder.
@@ -96,8 +103,7 @@ impl Folder {
             if note.as_ref() == Some(&wanted) {
                 return Ok(());
             }
-            return durable::replace(&marker, wanted.to_text().as_bytes(), 0o600, Sync::Disk)
-                .map_err(of_file);
+            return self.note(&wanted);
         }
         let unknown =
             |what: &str| Err(NatsError::UnknownServerKey { path: self.path.clone(), what: what.to_owned() });
@@ -115,13 +121,16 @@ impl Folder {
             }
             Some(_) => Ok(()),
             // It has no note because something else than this program made it.
-            None if wanted == Made::Plain => {
-                durable::replace(&marker, wanted.to_text().as_bytes(), 0o600, Sync::Disk).map_err(of_file)
-            }
+            None if wanted == Made::Plain => self.note(&wanted),
             None => unknown(
                 "it holds streams that are not encrypted, and nats-server would convert them in place",
             ),
         }
+    }
+
+    fn note(&self, made: &Made) -> Result<(), NatsError> {
+        durable::replace(&self.path.join(MARKER), made.to_text().as_bytes(), 0o600, Sync::Disk)
+            .map_err(of_file)
     }
 
     fn read_marker(&self, marker: &Path) -> Result<Option<Made>, NatsError> {
@@ -160,7 +169,7 @@ fn of_file(error: KeyError) -> NatsError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Made {
     Plain,
-    Encrypted { cipher: String, key: String },
+    Encrypted { cipher: String, key: String, generation: u32 },
 }
 
 impl Made {
@@ -168,13 +177,20 @@ impl Made {
         given.map_or(Self::Plain, |(cipher, key)| Self::Encrypted {
             cipher: cipher.name().to_owned(),
             key: key.fingerprint().to_string(),
+            generation: key.generation(),
         })
     }
 
     fn to_text(&self) -> String {
         match self {
             Self::Plain => format!("{MARKER_HEAD}\ncipher off\n"),
-            Self::Encrypted { cipher, key } => format!("{MARKER_HEAD}\ncipher {cipher}\nkey {key}\n"),
+            Self::Encrypted { cipher, key, generation } => {
+                let mut text = format!("{MARKER_HEAD}\ncipher {cipher}\nkey {key}\n");
+                if *generation > 1 {
+                    text.push_str(&format!("generation {generation}\n"));
+                }
+                text
+            }
         }
     }
 
@@ -184,10 +200,20 @@ impl Made {
             return Some(Self::Plain);
         }
         let (cipher, rest) = rest.split_once('\n')?;
-        let key = rest.strip_prefix("key ")?.strip_suffix('\n')?;
+        let lines = rest.strip_prefix("key ")?.strip_suffix('\n')?;
+        let (key, generation) = match lines.split_once("\ngeneration ") {
+            None => (lines, 1),
+            Some((key, number)) => {
+                let generation = number.parse().ok().filter(|found: &u32| *found > 1)?;
+                (generation.to_string() == number).then_some((key, generation))?
+            }
+        };
         let known = [Cipher::Aes, Cipher::ChaCha].into_iter().any(|known| known.name() == cipher);
-        (known && !key.is_empty() && !key.contains('\n'))
-            .then(|| Self::Encrypted { cipher: cipher.to_owned(), key: key.to_owned() })
+        (known && !key.is_empty() && !key.contains('\n')).then(|| Self::Encrypted {
+            cipher: cipher.to_owned(),
+            key: key.to_owned(),
+            generation,
+        })
     }
 }
 
@@ -195,8 +221,19 @@ impl std::fmt::Display for Made {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Plain => f.write_str("no server-side key"),
-            Self::Encrypted { cipher, key } => write!(f, "{cipher} and the key {key}"),
+            Self::Encrypted { cipher, key, .. } => write!(f, "{cipher} and the key {key}"),
         }
+    }
+}
+
+/// Fingerprint and generation of the server-side key that a folder notes to be made with, for the choice among several
+/// keys. None is noted in an empty folder, one without encryption, or a damaged note.
+#[must_use]
+pub fn noted_key(folder: &Path) -> Option<(String, u32)> {
+    let bytes = unibus_keyfile::file::read_document(&folder.join(MARKER)).ok()?;
+    match Made::from_text(std::str::from_utf8(&bytes).ok()?)? {
+        Made::Plain => None,
+        Made::Encrypted { key, generation, .. } => Some((key, generation)),
     }
 }
 

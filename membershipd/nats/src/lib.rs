@@ -48,12 +48,14 @@ mod backoff;
 pub mod config;
 pub mod error;
 pub mod folder;
+pub mod gate;
 pub mod guard;
 pub mod identity;
 mod log;
 pub mod ports;
 pub mod process;
 pub mod supervisor;
+pub mod system;
 pub mod version;
 
 pub use config::ServerConfig;

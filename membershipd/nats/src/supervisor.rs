@@ -1,5 +1,7 @@
 //! Keeps one nats-server running: starts it, starts it again when it ended, and ends it in order.
 
+mod wipe;
+
 use std::cell::Cell;
 use std::process::ExitStatus;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
@@ -8,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use self::wipe::{Order, Waits};
 use crate::backoff::Backoff;
 use crate::error::{NatsError, system};
 use crate::folder::Folder;
@@ -95,6 +98,8 @@ pub enum State {
         /// Why.
         error: Arc<NatsError>,
     },
+    /// It was ended, and what it kept is removed; it is started again with nothing.
+    Wiping,
     /// It is being ended.
     Stopping,
     /// It was ended.
@@ -223,6 +228,8 @@ struct Inner {
     status: Status,
     stop: bool,
     interrupt: Option<Interrupt>,
+    /// A wipe that waits for the end of the server.
+    order: Option<Order>,
 }
 
 impl Default for Shared {
@@ -230,7 +237,7 @@ impl Default for Shared {
         let status = Status { state: State::Starting, pid: None, restarts: 0 };
         let (watch, _) = watch::channel(status.clone());
         Self {
-            inner: Mutex::new(Inner { status, stop: false, interrupt: None }),
+            inner: Mutex::new(Inner { status, stop: false, interrupt: None, order: None }),
             changed: Condvar::new(),
             watch,
         }
@@ -281,17 +288,29 @@ struct Run {
 
 impl Run {
     /// The supervisor's thread. `first` learns how the first start went.
-    fn run(self, first: &mpsc::Sender<Result<(), NatsError>>) {
+    fn run(mut self, first: &mpsc::Sender<Result<(), NatsError>>) {
         let mut backoff = Backoff::default();
         let mut is_first = true;
+        // Who waits for a server that was wiped.
+        let waits = Waits::default();
         loop {
             let began = Instant::now();
             let is_ready = Cell::new(false);
             let ended = self.once(|| {
                 is_ready.set(true);
                 let _nobody_waits = first.send(Ok(()));
+                let _nobody_waits = waits.take().map(|tell| tell.send(Ok(())));
             });
-            self.shared.lock().interrupt = None;
+            let order = {
+                let mut inner = self.shared.lock();
+                inner.interrupt = None;
+                inner.order.take().filter(|_| !inner.stop)
+            };
+            if let Some(order) = order {
+                waits.set(self.wipe(order));
+                is_first = false;
+                continue;
+            }
             let Some(error) = ended.filter(|_| !self.shared.lock().stop) else {
                 self.shared.set(|status| {
                     status.state = State::Stopped;
@@ -307,6 +326,7 @@ impl Run {
             let error = Arc::new(error);
             if error.is_final() {
                 tracing::error!(%error, code = error.code(), "nats-server is not started again");
+                let _nobody_waits = waits.take().map(|tell| tell.send(Err(Arc::clone(&error))));
                 self.shared.set(|status| {
                     status.state = State::Failed { error };
                     status.pid = None;
@@ -426,7 +446,9 @@ impl Run {
     /// Ends it: first asked to hand over, then told, then killed.
     fn end(&self, process: &mut Process) {
         self.shared.set(|status| status.state = State::Stopping);
-        if self.options.launch.config.cluster.is_some() {
+        // One that is wiped has nothing to drain: it hands over what it leads when it is told to end, and that is quick.
+        let is_wiped = self.shared.lock().order.is_some();
+        if self.options.launch.config.cluster.is_some() && !is_wiped {
             process.signal(Signal::LameDuck);
             if process.wait_end(self.options.lame_duck).is_some() {
                 return;

@@ -44,7 +44,10 @@ impl Cipher {
 /// A server-side key: 32 bytes, given to nats-server as `k` and 64 hexadecimal digits.
 ///
 /// The letter is there because the configuration takes a value of digits only for a number.
-pub struct ServerKey(Zeroizing<String>);
+pub struct ServerKey {
+    text: Zeroizing<String>,
+    generation: u32,
+}
 
 impl ServerKey {
     /// Takes the bytes.
@@ -58,7 +61,29 @@ impl ServerKey {
         let mut text = Zeroizing::new(String::with_capacity(1 + 2 * SERVER_KEY_BYTES));
         text.push('k');
         HEXLOWER.encode_append(bytes, &mut text);
-        Ok(Self(text))
+        Ok(Self { text, generation: 1 })
+    }
+
+    /// Takes the key of a generation that is derived from these bytes; the first generation is the bytes themselves.
+    ///
+    /// # Errors
+    /// As [`Self::from_bytes`].
+    pub fn of_generation(bytes: &[u8; SERVER_KEY_BYTES], generation: u32) -> Result<Self, NatsError> {
+        if generation <= 1 {
+            return Self::from_bytes(bytes);
+        }
+        // Refused for what was never filled in, whatever comes out of it.
+        Self::from_bytes(bytes)?;
+        let parts: [&[u8]; 3] =
+            [b"unibus/nats/server-side-key/generation/v1", bytes, &generation.to_be_bytes()];
+        let derived = Zeroizing::new(unibus_keyfile::digest::sha256(&parts));
+        Ok(Self { generation, ..Self::from_bytes(&derived)? })
+    }
+
+    /// Its generation, from 1.
+    #[must_use]
+    pub const fn generation(&self) -> u32 {
+        self.generation
     }
 
     /// Takes 64 hexadecimal digits, as they stand in a file.
@@ -83,12 +108,12 @@ impl ServerKey {
     pub fn fingerprint(&self) -> Fingerprint {
         let mut labelled = Zeroizing::new(Vec::with_capacity(128));
         labelled.extend_from_slice(b"unibus/nats/server-side-key/v1\0");
-        labelled.extend_from_slice(self.0.as_bytes());
+        labelled.extend_from_slice(self.text.as_bytes());
         Fingerprint::of(&labelled)
     }
 
     pub(crate) fn expose(&self) -> &str {
-        &self.0
+        &self.text
     }
 }
 

@@ -5,8 +5,11 @@ use rustix::process::Signal;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use unibus_nats::NatsError;
+use unibus_nats::config::{Cipher, ServerKey};
+use unibus_nats::folder::{Wiped, noted_key};
 use unibus_nats::process::Launch;
 use unibus_nats::supervisor::{Liveness, Options, State, Supervisor};
+use unibus_nats::system::System;
 
 fn kill(pid: u32) {
     send(pid, Signal::KILL);
@@ -295,4 +298,44 @@ fn no_server_is_left_when_its_supervisor_is_killed() {
         other => Some(other.unwrap()),
     });
     next.stop();
+}
+
+#[test]
+fn a_server_that_is_wiped_starts_with_nothing_and_with_another_key() {
+    let key = |byte: u8| ServerKey::from_bytes(&[byte; 32]).unwrap();
+    let bench = Bench::new().with_key(Cipher::Aes, [1; 32]);
+    let supervisor = bench.supervise().unwrap();
+    bench.fill();
+    let wiped = Wiped::new("op", 5).unwrap();
+    supervisor.wipe(&wiped, Some((Cipher::Aes, key(2)))).unwrap();
+    assert_eq!(bench.messages(), None);
+    let folder = supervisor.folder().unwrap();
+    assert_eq!(folder.wiped(), Some(wiped.clone()));
+    assert_eq!(noted_key(folder.path()), Some((key(2).fingerprint().to_string(), 1)));
+    bench.fill();
+    // It is the new key's now: nats-server that is killed comes back with it.
+    kill(supervisor.status().pid.unwrap());
+    let status = supervisor.wait_for(PATIENCE, |status| status.is_ready() && status.restarts == 1);
+    assert!(status.is_ready(), "{status:?}");
+    assert_eq!(bench.messages(), Some(1));
+    supervisor.stop();
+    assert!(supervisor.wipe(&wiped, None).is_err());
+    assert!(bench.files().iter().any(|(path, _)| path.ends_with("1.blk")), "a stopped one was wiped");
+}
+
+#[test]
+fn a_server_says_what_it_holds_through_the_system_account() {
+    let bench = Bench::new();
+    let supervisor = bench.supervise().unwrap();
+    bench.fill();
+    let view = crate::bench::block_on(async {
+        let url = format!("127.0.0.1:{}", bench.client_port);
+        let system = System::connect(&url, bench.system.expose_seed()).await.unwrap();
+        system.look(1, Duration::from_secs(5)).await
+    });
+    let server = &view.servers["n0"];
+    assert_eq!(server.trouble, None);
+    let held = &server.streams["CONTROL/S"];
+    assert_eq!((held.messages, held.first, held.last, held.replicas), (1, 1, 1, 1), "{held:?}");
+    supervisor.stop();
 }
