@@ -77,7 +77,6 @@ struct Body {
 
 /// What a scan of every file of a node's own data folder found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[expect(clippy::exhaustive_structs, reason = "made by those who scan: SPEC keyfile, section 5.6")]
 pub struct DiskScan {
     /// Files that were read, each to its end.
     pub files: u64,
@@ -89,7 +88,6 @@ pub struct DiskScan {
 
 /// What a node found in its own replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_structs, reason = "made by those who count: SPEC keyfile, section 5.6")]
 pub struct CensusFacts {
     /// Cluster.
     pub cluster: ClusterId,

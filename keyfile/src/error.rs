@@ -3,20 +3,22 @@
 mod document;
 mod key;
 mod open;
+mod receipt;
 
 pub use document::{DocumentError, UnlockError};
 pub use key::{KeyError, KeyTextError};
 pub use open::{OpenError, WitnessError};
+pub use receipt::ReceiptError;
 
 use crate::id::Fingerprint;
 
 /// Every code of this crate and of `unibus-key`; each has a page `runbooks/errors/CODE.md`.
-pub const CODES: [&str; 38] = [
+pub const CODES: [&str; 40] = [
     "UB-K001", "UB-K002", "UB-K010", "UB-K011", "UB-K012", "UB-K013", "UB-K014", "UB-K015", "UB-K016",
     "UB-K017", "UB-K018", "UB-K019", "UB-K020", "UB-K021", "UB-K022", "UB-K023", "UB-K024", "UB-K025",
     "UB-K026", "UB-K027", "UB-K030", "UB-K031", "UB-K032", "UB-K033", "UB-K040", "UB-K041", "UB-K042",
     "UB-K043", "UB-K050", "UB-K051", "UB-K052", "UB-K053", "UB-K060", "UB-K061", "UB-K062", "UB-K063",
-    "UB-K064", "UB-K065",
+    "UB-K064", "UB-K065", "UB-K070", "UB-K071",
 ];
 
 /// What a caller can do about an error; exit codes and HTTP statuses follow from it.

@@ -14,6 +14,7 @@ use crate::{
 };
 
 mod body;
+mod chain;
 mod retained;
 mod rotate;
 mod secrets;

@@ -40,6 +40,7 @@ pub mod node_key;
 pub mod nodeset;
 pub mod operator_key;
 pub mod provider;
+pub mod receipt;
 pub mod recovery;
 pub mod request;
 pub mod seal;

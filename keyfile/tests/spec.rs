@@ -4,7 +4,7 @@
 
 use unibus_keyfile::{
     acknowledgement, armour, census, derive, digest, envelope, file, id, key_text, keyring, node_key,
-    nodeset, operator_key, signed, stream, suite, witness,
+    nodeset, operator_key, receipt, signed, stream, suite, witness,
 };
 
 const SPEC: &str = include_str!("../SPEC.md");
@@ -130,7 +130,7 @@ fn labels_are_those_of_the_code_all_of_them_and_no_other() {
     wanted.sort();
     assert_eq!(derived, wanted);
     let other: Vec<String> = all[1].iter().map(|row| row[0].replace('`', "")).collect();
-    let code: [&[u8]; 7] = [
+    let code: [&[u8]; 8] = [
         derive::CLUSTER_LABEL,
         derive::FINGERPRINT_LABEL,
         derive::RECIPIENT_LABEL,
@@ -138,6 +138,7 @@ fn labels_are_those_of_the_code_all_of_them_and_no_other() {
         keyring::WRAP_LABEL,
         keyring::RETAINED_LABEL,
         unibus_keyfile::aad::RECORD_LABEL,
+        receipt::RECEIPT_LABEL,
     ];
     assert_eq!(other, code.map(|label| String::from_utf8(label.to_vec()).unwrap()));
     assert!(other.iter().all(|label| !derived.contains(label)), "no label serves twice");
@@ -173,6 +174,11 @@ fn limits_are_those_of_the_code_all_of_them_and_no_other() {
         ("MAX_PLAINTEXT_BYTES", number(envelope::MAX_PLAINTEXT_BYTES)),
         ("MAX_IDENTITY_BYTES", number(envelope::MAX_IDENTITY_BYTES)),
         ("CHUNK_BYTES", number(stream::CHUNK_BYTES)),
+        ("MAX_STREAM_BYTES", number(census::MAX_STREAM_BYTES)),
+        ("MAX_RECEIPT_BYTES", number(receipt::MAX_RECEIPT_BYTES)),
+        ("MAX_STEPS", number(receipt::MAX_STEPS)),
+        ("MAX_TEXT", number(receipt::MAX_TEXT)),
+        ("CLOCK_SLACK_SECONDS", receipt::CLOCK_SLACK_SECONDS),
     ];
     let all = tables("11 Limits");
     let mut spec: Vec<(String, u64)> =

@@ -122,7 +122,7 @@ fn retained_of(body: &Body, epochs: &mut [EpochEntry]) -> Result<Vec<RetainedWra
     for wrap in found {
         let epoch = Epoch::from_stored(wrap.epoch).ok_or(DecodeError::Field("retained epoch"))?;
         let recipient = fixed(&wrap.recipient, "retained recipient")?;
-        if retained.last().is_some_and(|last| (last.epoch, last.recipient) >= (epoch, recipient)) {
+        if retained.last().is_some_and(|last| last.place() >= (epoch, recipient)) {
             return Err(DecodeError::Field("retained order"));
         }
         let destroyed = epochs.iter_mut().find(|e| e.number == epoch && e.state == EpochState::Destroyed);

@@ -24,6 +24,13 @@ pub(super) struct RetainedWrap {
     pub(super) wrapped: Vec<u8>,
 }
 
+impl RetainedWrap {
+    /// What the list is ordered by.
+    pub(super) const fn place(&self) -> (Epoch, [u8; 32]) {
+        (self.epoch, self.recipient)
+    }
+}
+
 impl Keyring {
     /// Opens the keys of destroyed epochs that were wrapped to this recovery key, by number.
     ///
@@ -87,7 +94,7 @@ pub(super) fn wrap(
             contents.retained.push(RetainedWrap { epoch: *number, recipient, wrapped });
         }
     }
-    contents.retained.sort_by(|a, b| (a.epoch, a.recipient).cmp(&(b.epoch, b.recipient)));
+    contents.retained.sort_by_key(RetainedWrap::place);
     Ok(())
 }
 
