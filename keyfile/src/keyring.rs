@@ -234,7 +234,8 @@ impl Keyring {
 
     /// Makes the next version for a newer nodeset: the same secrets, wrapped to its recipients.
     ///
-    /// Where a recipient is gone, every epoch that it could open is marked exposed: only a new epoch helps.
+    /// Where a recipient is gone, every epoch that it could open is marked exposed: only a new epoch helps. An earlier
+    /// key of the very node that signs is no such recipient: it is the same node, and shows it by signing with both.
     ///
     /// # Errors
     /// [`DocumentError::Signer`] when no key of the file is in the nodeset; [`DocumentError::OldNodeset`] when the
@@ -245,11 +246,11 @@ impl Keyring {
         own: &NodeKeyFile,
         secrets: &Secrets,
     ) -> Result<Self, DocumentError> {
-        Self::sign(self.next(nodeset)?, nodeset, own, secrets)
+        Self::sign(self.next(nodeset, own)?, nodeset, own, secrets)
     }
 
     /// What the next version says before anything is changed.
-    fn next(&self, nodeset: &Nodeset) -> Result<Contents, DocumentError> {
+    fn next(&self, nodeset: &Nodeset, own: &NodeKeyFile) -> Result<Contents, DocumentError> {
         if nodeset.version() < self.contents.nodeset_version {
             let (expected, found) = (self.contents.nodeset_version, nodeset.version());
             return Err(DocumentError::OldNodeset { expected, found });
@@ -257,7 +258,10 @@ impl Keyring {
         let mut contents = self.contents.clone();
         contents.version = contents.version.saturating_add(1);
         contents.previous = Some(self.hash);
-        let stays = |wrap: &Wrap| nodeset.recipients().any(|r| *r.id() == wrap.recipient);
+        let stays = |wrap: &Wrap| {
+            nodeset.recipients().any(|r| *r.id() == wrap.recipient)
+                || own.slots().iter().any(|slot| *slot.wrapping_public().id() == wrap.recipient)
+        };
         if !self.contents.wraps.iter().all(stays) {
             for epoch in contents.epochs.iter_mut().filter(|e| e.state != EpochState::Destroyed) {
                 epoch.exposed = true;

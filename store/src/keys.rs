@@ -1,5 +1,7 @@
 //! With which key a sealed store is opened.
 
+mod replace;
+
 use std::sync::Arc;
 
 use unibus_keyfile::error::{DocumentError, UnlockError};
@@ -7,6 +9,8 @@ use unibus_keyfile::keyring::{Keyring, Secrets};
 use unibus_keyfile::node_key::NodeKeyFile;
 use unibus_keyfile::nodeset::Nodeset;
 use unibus_keyfile::operator_key::{ExtraRecoveryKey, OperatorKey};
+
+pub use self::replace::ReplaceError;
 
 /// With which key a store is opened.
 #[derive(Debug, Clone)]

@@ -26,6 +26,7 @@ mod nonces;
 mod options;
 #[cfg(feature = "sqlcipher")]
 pub(crate) mod others;
+mod rekey;
 mod replay;
 mod salvage;
 mod shared;
@@ -426,7 +427,8 @@ impl SealedLog {
     /// # Errors
     /// [`LogError::NotEmpty`]; what keeps the log from writing.
     pub fn carry_over(&self, carried: CarriedOver) -> Result<(), LogError> {
-        let own = self.options.keys.node().ok_or(LogError::Misuse("an import needs the node's key file"))?;
+        let keys = self.shared.keys();
+        let own = keys.node().ok_or(LogError::Misuse("an import needs the node's key file"))?;
         let (next, sealed, before) = {
             let (state, documents) = (self.shared.state(), self.shared.documents());
             if state.ever_held_a_record() {

@@ -16,6 +16,7 @@ mod sealed_log {
     mod fixture;
     mod nonces;
     mod outage;
+    mod rekey;
     mod rollback;
     mod starting;
     mod tamper;

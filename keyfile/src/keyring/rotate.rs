@@ -23,7 +23,7 @@ impl Keyring {
         secrets: &Secrets,
         now: UnixTime,
     ) -> Result<(Self, Secrets), DocumentError> {
-        let mut contents = self.step(nodeset, secrets)?;
+        let mut contents = self.step(nodeset, own, secrets)?;
         if let Some(staged) = self.staged() {
             let number = staged.number;
             return refuse(format!("epoch {number} is staged already: activate or abort it first"));
@@ -49,7 +49,7 @@ impl Keyring {
         own: &NodeKeyFile,
         secrets: &Secrets,
     ) -> Result<(Self, Secrets), DocumentError> {
-        let mut contents = self.step(nodeset, secrets)?;
+        let mut contents = self.step(nodeset, own, secrets)?;
         self.must_be_staged()?;
         for entry in &mut contents.epochs {
             entry.state = match entry.state {
@@ -73,7 +73,7 @@ impl Keyring {
         own: &NodeKeyFile,
         secrets: &Secrets,
     ) -> Result<(Self, Secrets), DocumentError> {
-        let mut contents = self.step(nodeset, secrets)?;
+        let mut contents = self.step(nodeset, own, secrets)?;
         self.must_be_staged()?;
         for entry in contents.epochs.iter_mut().filter(|e| e.state == EpochState::Staged) {
             entry.state = EpochState::Destroyed;
@@ -97,7 +97,7 @@ impl Keyring {
         secrets: &Secrets,
         retain: bool,
     ) -> Result<(Self, Secrets), DocumentError> {
-        let mut contents = self.step(nodeset, secrets)?;
+        let mut contents = self.step(nodeset, own, secrets)?;
         if let Some(staged) = self.staged() {
             return refuse(format!("epoch {} is staged: activate or abort it first", staged.number));
         }
@@ -129,7 +129,7 @@ impl Keyring {
         secrets: &Secrets,
         epochs: &[Epoch],
     ) -> Result<Self, DocumentError> {
-        let mut contents = self.step(nodeset, secrets)?;
+        let mut contents = self.step(nodeset, own, secrets)?;
         if epochs.is_empty() {
             return refuse("no epoch is named".into());
         }
@@ -160,7 +160,7 @@ impl Keyring {
         carried: CarriedOver,
         now: UnixTime,
     ) -> Result<(Self, Secrets), DocumentError> {
-        let mut contents = self.step(nodeset, secrets)?;
+        let mut contents = self.step(nodeset, own, secrets)?;
         let number = next_number(&contents, Some(carried.last_epoch))?;
         for entry in contents.epochs.iter_mut().filter(|e| e.state != EpochState::Destroyed) {
             entry.state = EpochState::Retired;
@@ -174,9 +174,14 @@ impl Keyring {
     }
 
     /// What the next version says before anything is changed, for whoever has this version's secrets.
-    fn step(&self, nodeset: &Nodeset, secrets: &Secrets) -> Result<Contents, DocumentError> {
+    fn step(
+        &self,
+        nodeset: &Nodeset,
+        own: &NodeKeyFile,
+        secrets: &Secrets,
+    ) -> Result<Contents, DocumentError> {
         if self.fits(secrets) {
-            self.next(nodeset)
+            self.next(nodeset, own)
         } else {
             refuse("these are not the secrets of this keyring".into())
         }

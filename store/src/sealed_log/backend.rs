@@ -131,7 +131,7 @@ impl Backend for SealedLog {
         posture.epoch = Some(primary.number);
         posture.oldest_epoch_in_use = posture.oldest_epoch_in_use.or(posture.epoch);
         posture.epoch_since = timestamp(primary.created.seconds());
-        posture.node_key = self.options.keys.node().and_then(|own| own.fingerprints().first().copied());
+        posture.node_key = self.shared.keys().node().and_then(|own| own.fingerprints().first().copied());
         posture.cluster = Some(*documents.keyring.cluster());
         posture.keyring_version = Some(documents.keyring.version());
         posture.recovery_recipients = u32::try_from(documents.nodeset.recovery().len()).unwrap_or(u32::MAX);
@@ -204,7 +204,7 @@ impl SealedLog {
         let seen = self.shared.sequence();
         let documents = self.shared.documents().clone();
         let lineage = *documents.keyring.lineage();
-        let fresh = Shared::new(self.options.keys.clone(), documents, None, Arc::clone(&self.options.clock));
+        let fresh = Shared::new(self.shared.keys(), documents, None, Arc::clone(&self.options.clock));
         let fresh = Arc::new(fresh);
         let quiet = self.options.clone().progress(Arc::new(|_| {}));
         let mut patience = boot::Patience::new(&quiet, Instant::now());

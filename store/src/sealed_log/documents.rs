@@ -8,7 +8,7 @@ use unibus_keyfile::error::{DocumentError, UnlockError};
 use unibus_keyfile::id::{NodeName, Sequence};
 use unibus_keyfile::keyring::{Keyring, Secrets};
 use unibus_keyfile::node_key::NodeKeyFile;
-use unibus_keyfile::nodeset::Nodeset;
+use unibus_keyfile::nodeset::{Member, Nodeset};
 use unibus_keyfile::witness::Witness;
 
 use super::entry::{Codec, DocumentName};
@@ -72,8 +72,7 @@ impl Documents {
         let published_nodeset = published.version();
         let nodeset = newer(file, published, nodeset.sequence)?;
         if let Some(own) = keys.node().filter(|own| !lists(&nodeset, own)) {
-            let (node, version) = (own.name().to_string(), nodeset.version());
-            return Err(LogError::NotInNodeset { node, version });
+            return Err(not_in(&nodeset, own));
         }
         let found = Keyring::decode(&keyring.payload, &nodeset, keys.node())
             .map_err(|source| untrusted("keyring", keyring.sequence, source))?;
@@ -215,6 +214,16 @@ impl Documents {
 
 fn lists(nodeset: &Nodeset, own: &NodeKeyFile) -> bool {
     own.slots().iter().any(|slot| nodeset.node_of(slot.signing_public()).is_some())
+}
+
+fn not_in(nodeset: &Nodeset, own: &NodeKeyFile) -> LogError {
+    let listed = nodeset.nodes().iter().find(|node| node.name == *own.name());
+    LogError::NotInNodeset {
+        node: own.name().to_string(),
+        version: nodeset.version(),
+        listed: listed.map(Member::fingerprint),
+        found: own.fingerprints(),
+    }
 }
 
 fn decode_nodeset(keys: &Keys, raw: &Raw) -> Result<Nodeset, LogError> {

@@ -147,14 +147,15 @@ impl Duties {
     }
 
     fn is_due(&self) -> bool {
-        self.shared.keys.node().is_some_and(|own| due(&self.shared.documents(), own).is_some())
+        self.shared.keys().node().is_some_and(|own| due(&self.shared.documents(), own).is_some())
     }
 
     /// Made when it is written, from the documents as they are then: another node may have been first.
     fn next(&self, written: &Written) -> writer::Make {
         let (shared, written) = (Arc::clone(&self.shared), Arc::clone(written));
         Box::new(move |documents, state| {
-            let Some(own) = shared.keys.node() else { return Ok(None) };
+            let keys = shared.keys();
+            let Some(own) = keys.node() else { return Ok(None) };
             let Some(due) = due(documents, own) else { return Ok(None) };
             let at = state.sequence();
             let (sealed, version) =
@@ -193,7 +194,7 @@ impl Duties {
         if seen.as_ref() == Some(&bytes) {
             return;
         }
-        let refused = match self.shared.keys.decode_nodeset(&bytes) {
+        let refused = match self.shared.keys().decode_nodeset(&bytes) {
             Ok(found) => match self.shared.bring(found) {
                 Brought::Newer | Brought::Known => None,
                 Brought::Another { version } => {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use unibus_keyfile::error::{DocumentError, ErrorClass, KeyError, UnlockError, WitnessError};
-use unibus_keyfile::id::{Lineage, Sequence};
+use unibus_keyfile::id::{Fingerprint, Lineage, Sequence};
 
 use crate::error::StoreError;
 
@@ -42,12 +42,16 @@ pub enum LogError {
     #[error("cannot unlock the keyring of the log")]
     Unlock(#[source] UnlockError),
     /// The nodeset does not know this node.
-    #[error("node `{node}` is not in the nodeset (version {version})")]
+    #[error("node `{node}` is not in the nodeset (version {version}){}", keys_of(listed.as_ref(), found))]
     NotInNodeset {
         /// Name in the key file.
         node: String,
         /// Version of the nodeset.
         version: u64,
+        /// Fingerprint of the key that it lists for a node of that name, if it does.
+        listed: Option<Fingerprint>,
+        /// Fingerprints of the keys of the key file, the current one first.
+        found: Vec<Fingerprint>,
     },
     /// The nodeset knows this node, and the keyring is not wrapped for it yet.
     #[error(
@@ -292,6 +296,11 @@ impl LogError {
             Self::Untrusted { source, .. } | Self::UntrustedEntry { source, .. } => source.hint(),
             Self::Unlock(source) => source.hint(),
             Self::Witness { source, .. } => source.hint(),
+            Self::NotInNodeset { listed: Some(_), .. } => {
+                "this is an earlier key file of this node, or another node's of the same name: put the current one in \
+                 its place"
+                    .into()
+            }
             Self::NotInNodeset { .. } => {
                 "enrol this node: `unibus-key request` here, `unibus-key approve` with the operator key, and bring the \
                  new nodeset to one node of the cluster"
@@ -342,6 +351,15 @@ impl LogError {
             }
             Self::Misuse(_) | Self::Store(_) => return None,
         })
+    }
+}
+
+fn keys_of(listed: Option<&Fingerprint>, found: &[Fingerprint]) -> String {
+    let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+    let found = found.join(", ");
+    match listed {
+        Some(listed) => format!(" with a key of this key file: it lists {listed}, the file has {found}"),
+        None => format!("; the key file has {found}"),
     }
 }
 

@@ -17,13 +17,13 @@ const EVERY: Duration = Duration::from_millis(25);
 /// Keeps the witness of a node.
 pub(super) struct Keeper {
     shared: Arc<Shared>,
-    sealer: WitnessSealer,
     state_dir: PathBuf,
     kept: Mutex<Kept>,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug)]
 struct Kept {
+    sealer: WitnessSealer,
     witness: Option<Witness>,
     last_drill: Option<UnixTime>,
     last_proof: Option<UnixTime>,
@@ -47,8 +47,20 @@ impl Keeper {
     ) -> Self {
         let (last_drill, last_proof) =
             before.as_ref().map_or((None, None), |witness| (witness.last_drill, witness.last_proof));
-        let kept = Mutex::new(Kept { witness: before, last_drill, last_proof, failed: None });
-        Self { shared, sealer, state_dir, kept }
+        let kept = Mutex::new(Kept { sealer, witness: before, last_drill, last_proof, failed: None });
+        Self { shared, state_dir, kept }
+    }
+
+    /// Seals the witness that is there with another key, and every later one. Gives the sealer that was used before.
+    ///
+    /// # Errors
+    /// [`WitnessError::File`]; the old one is then still there, and in use.
+    pub(super) fn reseal(&self, sealer: WitnessSealer) -> Result<WitnessSealer, WitnessError> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(witness) = &kept.witness {
+            witness.store(&self.state_dir, &sealer, Sync::Disk)?;
+        }
+        Ok(std::mem::replace(&mut kept.sealer, sealer))
     }
 
     /// Remembers when a recovery was drilled.
@@ -116,7 +128,7 @@ impl Keeper {
         {
             return Ok(());
         }
-        let written = witness.store(&self.state_dir, &self.sealer, sync);
+        let written = witness.store(&self.state_dir, &kept.sealer, sync);
         kept.failed = written.as_ref().err().map(explain);
         if written.is_ok() {
             kept.witness = Some(witness);

@@ -84,7 +84,8 @@ pub(super) enum Standing {
 
 /// What the parts of an open log share.
 pub(super) struct Shared {
-    pub(super) keys: Keys,
+    /// Replaced as a whole when the key file was read again.
+    keys: RwLock<Keys>,
     state: RwLock<State>,
     documents: RwLock<Documents>,
     passed: Mutex<VecDeque<Passed>>,
@@ -133,7 +134,7 @@ impl Shared {
     ) -> Self {
         let state = State::new(StateHasher::new(documents.secrets.state_key()));
         Self {
-            keys,
+            keys: RwLock::new(keys),
             state: RwLock::new(state),
             documents: RwLock::new(documents),
             passed: Mutex::new(VecDeque::with_capacity(REMEMBERED)),
@@ -159,6 +160,16 @@ impl Shared {
     pub(super) fn salvaging(mut self) -> Self {
         self.aside = Aside::collecting();
         self
+    }
+
+    /// The keys, as they are now. Whoever acts on them holds one copy from the beginning to the end.
+    pub(super) fn keys(&self) -> Keys {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts other keys in their place.
+    pub(super) fn replace_keys(&self, keys: Keys) {
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
     }
 
     /// The records. A panic cannot leave half a change: each is made after what could fail.
@@ -283,7 +294,7 @@ impl Shared {
 
     fn adopt(&self, state: &mut State, name: &DocumentName, raw: &Raw) -> Result<(), LogError> {
         let mut documents = self.documents.write().unwrap_or_else(PoisonError::into_inner);
-        if documents.adopt(&self.keys, name, raw)? == Adopted::StateKey {
+        if documents.adopt(&self.keys(), name, raw)? == Adopted::StateKey {
             let hasher = StateHasher::new(documents.secrets.state_key());
             state.set_hasher(hasher).map_err(|error| LogError::Tampered {
                 sequence: Sequence(raw.sequence),
@@ -431,7 +442,7 @@ impl Shared {
 
     /// Hears another node's heartbeat just as it was written.
     fn hear(&self, node: &NodeName, at: Timestamp) {
-        if self.keys.node().is_some_and(|own| own.name() == node) {
+        if self.keys().node().is_some_and(|own| own.name() == node) {
             return;
         }
         self.clocks.hear(node, at, (self.clock)());
