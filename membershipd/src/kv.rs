@@ -3,6 +3,7 @@
 //! What comes as a secret is taken before there is a thread. Then nats-server is started, unless another one is named,
 //! and the log is opened, which may take until other nodes are there.
 
+pub mod evict;
 mod node;
 mod settings;
 
@@ -11,6 +12,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use unibus_nats::{
     InternalIdentity,
     config::{Password, ServerConfig},
+    eviction::KeyAfter,
     guard::GuardCommand,
     process::Launch,
     supervisor, version,
@@ -45,6 +47,9 @@ pub struct Plan {
     cipher: Option<&'static str>,
     replicas: usize,
     by_word: bool,
+    /// How this daemon asks its nats-server about all of them.
+    system: Option<InternalIdentity>,
+    next_key: evict::KeyOf,
 }
 
 impl Plan {
@@ -60,9 +65,11 @@ impl Plan {
     ) -> Result<Self, DaemonError> {
         let kv = &cli.kv;
         let identity = kv.internal_id_file.as_deref().map(InternalIdentity::open_or_create).transpose()?;
+        let mut system = None;
         let (server, servers, seed) = if kv.nats_url.is_empty() {
             let identity = identity.map_or_else(InternalIdentity::ephemeral, Ok)?;
-            let config = Self::config(place, cli, secret, &identity)?;
+            let config =
+                Self::config(place, cli, secret, (&identity, system.insert(InternalIdentity::ephemeral()?)))?;
             let address = format!("nats://{}", config.client_address());
             let program = version::find(kv.nats_server_bin.as_deref())?;
             let guard = GuardCommand::own_program([GUARD_COMMAND]);
@@ -89,6 +96,21 @@ impl Plan {
             blobs: place.store_dir().to_path_buf(),
             replicas: kv.replicas(),
             by_word: kv.init,
+            system,
+            next_key: Self::next_key(place, kv),
+        })
+    }
+
+    /// Finds the server-side key of a folder that is wiped; asked when that happens, not before.
+    fn next_key(place: &Place, kv: &KvArgs) -> evict::KeyOf {
+        let (own, kv) = (Arc::clone(place.own()), kv.clone());
+        evict::KeyOf::new(move |key| {
+            let which = match key {
+                KeyAfter::Same => settings::Which::Present,
+                KeyAfter::New => settings::Which::Next,
+            };
+            let found = kv.jetstream_cipher.map(|cipher| settings::server_key(cipher, &own, &kv, which));
+            found.transpose().map(Option::flatten)
         })
     }
 
@@ -96,7 +118,7 @@ impl Plan {
         place: &Place,
         cli: &Cli,
         secret: Option<zeroize::Zeroizing<String>>,
-        identity: &InternalIdentity,
+        (identity, system): (&InternalIdentity, &InternalIdentity),
     ) -> Result<ServerConfig, DaemonError> {
         let kv = &cli.kv;
         let folder = std::path::absolute(kv.folder()).map_err(|source| DaemonError::Files {
@@ -110,7 +132,7 @@ impl Plan {
         };
         let jetstream_cipher = match kv.jetstream_cipher {
             None | Some(JetStreamCipher::Off) => None,
-            Some(cipher) => settings::server_key(cipher, place.own(), kv)?,
+            Some(cipher) => settings::server_key(cipher, place.own(), kv, settings::Which::Present)?,
         };
         let password = settings::route_secret(&kv.cluster, secret)?.map(Password::new).transpose()?;
         Ok(ServerConfig {
@@ -124,7 +146,7 @@ impl Plan {
             sync: settings::sync(kv.nats_sync),
             jetstream_cipher,
             control_identity: identity.public().clone(),
-            system_identity: InternalIdentity::ephemeral()?.public().clone(),
+            system_identity: system.public().clone(),
             extra_users: Vec::new(),
         })
     }

@@ -46,7 +46,9 @@
 
 mod backoff;
 pub mod config;
+pub mod consent;
 pub mod error;
+pub mod eviction;
 pub mod folder;
 pub mod gate;
 pub mod guard;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions};
 use futures_util::StreamExt as _;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
@@ -121,7 +122,25 @@ impl System {
         wanted: usize,
         deadline: Instant,
     ) -> BTreeMap<String, Value> {
-        let mut said = BTreeMap::new();
+        let is_named = |answer: &Value| answer.pointer("/server/name").is_some_and(Value::is_string);
+        let answers = self.gather(subject, body, wanted, deadline, is_named).await;
+        let named = answers.into_iter().filter_map(|mut answer| {
+            let name = answer.pointer("/server/name")?.as_str()?.to_owned();
+            Some((name, answer.get_mut("data").map(Value::take)?))
+        });
+        named.collect()
+    }
+
+    /// Asks all who listen; the first answers that count, until there are so many or the time is over.
+    pub(crate) async fn gather<T: DeserializeOwned>(
+        &self,
+        subject: &str,
+        body: &Value,
+        wanted: usize,
+        deadline: Instant,
+        counts: impl Fn(&T) -> bool,
+    ) -> Vec<T> {
+        let mut said = Vec::new();
         let inbox = self.client.new_inbox();
         let Ok(mut answers) = self.client.subscribe(inbox.clone()).await else { return said };
         let asked = self.client.publish_with_reply(subject.to_owned(), inbox, body.to_string().into());
@@ -130,10 +149,7 @@ impl System {
         }
         while said.len() < wanted {
             let Ok(Some(answer)) = timeout_at(deadline, answers.next()).await else { break };
-            let Ok(mut answer) = serde_json::from_slice::<Value>(&answer.payload) else { continue };
-            let name = answer.pointer("/server/name").and_then(Value::as_str).map(str::to_owned);
-            let data = answer.get_mut("data").map(Value::take);
-            said.extend(name.zip(data));
+            said.extend(serde_json::from_slice(&answer.payload).ok().filter(&counts));
         }
         said
     }

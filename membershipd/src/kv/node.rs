@@ -12,7 +12,11 @@ use unibus_store::{
     sealed_log::{BootEvent, LogError, LogOptions, Replication, SealedLog},
 };
 
-use super::{Plan, has_streams, list};
+use super::{
+    Plan,
+    evict::{self, Evictor},
+    has_streams, list,
+};
 use crate::{error::DaemonError, posture::Waiting};
 
 /// A running node.
@@ -21,6 +25,7 @@ pub struct Node {
     log: Arc<SealedLog>,
     server: Option<Arc<Supervisor>>,
     cipher: Option<&'static str>,
+    evictor: Option<Evictor>,
 }
 
 /// What came of opening.
@@ -48,9 +53,12 @@ pub async fn open(
     }
     let first_start = FirstStart::look(&plan)?;
     let log = if first_start.is_free() { plan.log } else { plan.log.never_make() };
+    let mut place = None;
     let server = match plan.server {
         None => None,
         Some(options) => {
+            let config = &options.launch.config;
+            place = Some((config.server_name.as_str().to_owned(), config.client_address().to_string()));
             waiting.opening("nats-server starts");
             // Abandoned on a stop: nats-server ends with this process.
             match unless_stopped(stop, in_background(move || Supervisor::start(options))).await {
@@ -65,7 +73,15 @@ pub async fn open(
     let opened = open_log(log, server.as_ref(), stop).await;
     let end = match opened {
         Some(Ok(log)) => {
-            let node = Node { log: Arc::new(log), server, cipher: plan.cipher };
+            let evictor = match (&server, plan.system, place) {
+                (Some(server), Some(system), Some((name, address))) => {
+                    let server = evict::Server { name, address, supervisor: Arc::clone(server) };
+                    let key = (plan.next_key, plan.cipher);
+                    Some(Evictor::start(waiting.node(), server, &system, (plan.replicas, key)).await?)
+                }
+                _ => None,
+            };
+            let node = Node { log: Arc::new(log), server, cipher: plan.cipher, evictor };
             return Ok(Opened::Node(Arc::new(node)));
         }
         Some(Err(error)) => Err(first_start.explain(error)),
@@ -205,6 +221,12 @@ impl Node {
         self.cipher
     }
 
+    /// What evicts nats-server, if it is ours.
+    #[must_use]
+    pub const fn evictor(&self) -> Option<&Evictor> {
+        self.evictor.as_ref()
+    }
+
     /// What is wrong with nats-server, if anything is.
     #[must_use]
     pub fn server_trouble(&self) -> Option<String> {
@@ -212,6 +234,7 @@ impl Node {
         Some(match status.state {
             State::Ready | State::Stopping | State::Stopped => return None,
             State::Starting => "nats-server starts again".to_owned(),
+            State::Wiping => "nats-server was wiped, and is filled again by the others".to_owned(),
             State::Silent { since } => format!(
                 "nats-server has not answered for {} s; it is killed and started again if that goes on",
                 since.elapsed().as_secs()

@@ -2,10 +2,15 @@
 
 use std::{path::Path, time::Duration};
 
-use unibus_keyfile::{error::KeyError, file, node_key::NodeKeyFile};
+use unibus_keyfile::{
+    error::KeyError,
+    file,
+    node_key::{NodeKey, NodeKeyFile},
+};
 use unibus_nats::{
     NatsError,
     config::{Cipher, ClusterConfig, Password, ServerKey, Sync, TlsFiles},
+    folder,
 };
 use zeroize::Zeroizing;
 
@@ -86,19 +91,55 @@ pub(super) const fn cipher(given: JetStreamCipher) -> Option<Cipher> {
     }
 }
 
-/// The key of nats-server's own encryption: of its file, or derived from the node key.
+/// Which key of nats-server's own encryption is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Which {
+    /// The one that the folder was made with.
+    Present,
+    /// Another one, for a folder that is wiped.
+    Next,
+}
+
+/// The key of nats-server's own encryption: of its file, or derived from a node key. What the folder notes tells from
+/// which one, and which generation: a new node key in the file changes nothing until the folder is wiped.
 pub(super) fn server_key(
     given: JetStreamCipher,
     own: &NodeKeyFile,
     kv: &KvArgs,
+    which: Which,
 ) -> Result<Option<(Cipher, ServerKey)>, DaemonError> {
     let Some(cipher) = cipher(given) else { return Ok(None) };
+    let noted = folder::noted_key(&kv.folder());
     let key = match &kv.jetstream_encryption_key_file {
         Some(path) => ServerKey::from_hex(&one_line(path)?)?,
-        None => {
-            let newest = own.slots().first().ok_or_else(|| DaemonError::Key(KeyError::NotGiven))?;
-            ServerKey::from_bytes(newest.jetstream_key().expose_to_nats_server())?
-        }
+        None => derived(own, noted.as_ref(), which)?,
     };
+    if which == Which::Next
+        && noted.is_some_and(|(fingerprint, _)| key.fingerprint().to_string() == fingerprint)
+    {
+        let problem = "it is the one that the folder was made with; put another one into its file first";
+        return Err(NatsError::ServerKey { problem }.into());
+    }
     Ok(Some((cipher, key)))
+}
+
+fn derived(own: &NodeKeyFile, noted: Option<&(String, u32)>, which: Which) -> Result<ServerKey, DaemonError> {
+    let newest = own.slots().first().ok_or(DaemonError::Key(KeyError::NotGiven))?;
+    let of = |slot: &NodeKey, generation| {
+        ServerKey::of_generation(slot.jetstream_key().expose_to_nats_server(), generation)
+    };
+    let Some((fingerprint, generation)) = noted else { return Ok(of(newest, 1)?) };
+    let mut found = None;
+    for (number, slot) in own.slots().iter().enumerate() {
+        let key = of(slot, *generation)?;
+        if found.is_none() && key.fingerprint().to_string() == *fingerprint {
+            found = Some((number, key));
+        }
+    }
+    match (which, found) {
+        (Which::Present, Some((_, key))) => Ok(key),
+        (Which::Next, Some((0, _))) => Ok(of(newest, generation.saturating_add(1))?),
+        // Made with a node key that is gone: refused at the start, and the newest one for a wipe.
+        (_, _) => Ok(of(newest, 1)?),
+    }
 }

@@ -25,6 +25,12 @@ impl Waiting {
         Self { node, auth, backend, replicas, said }
     }
 
+    /// Name of the node.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
     /// Says that it works on opening the store. A node that was without a majority says so until it has one.
     pub fn opening(&self, what: &str) {
         let mut said = self.said.write().unwrap_or_else(PoisonError::into_inner);
