@@ -13,11 +13,13 @@ use std::path::{Path, PathBuf};
 
 type Entry = fn(&[u8]) -> bool;
 
-const TARGETS: [(&str, Entry); 9] = [
+const TARGETS: [(&str, Entry); 11] = [
     ("key_file", entries::key_file),
     ("nodeset", entries::nodeset),
     ("keyring", entries::keyring),
     ("acknowledgement", entries::acknowledgement),
+    ("census", entries::census),
+    ("receipt", entries::receipt),
     ("envelope", entries::envelope),
     ("witness", entries::witness),
     ("record", entries::record),

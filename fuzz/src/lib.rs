@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 use unibus_keyfile::{
     aad::Place,
     acknowledgement::Acknowledgement,
+    census::Census,
     derive,
     digest::{StateDigest, sha256},
     envelope::{Envelope, Plaintext},
@@ -17,6 +18,7 @@ use unibus_keyfile::{
     node_key::NodeKeyFile,
     nodeset::Nodeset,
     operator_key::{ExtraRecoveryKey, OperatorKey},
+    receipt::{RECEIPT_LABEL, Receipt},
     seal::{Nonce, Sealer},
     secret::{EpochKey, SnapshotKey},
     signed::{self, Kind},
@@ -118,6 +120,10 @@ pub fn keyring(bytes: &[u8]) -> bool {
             keyring.epochs().iter().filter(|epoch| epoch.number == keyring.primary().number).count(),
             1
         );
+        // A key is retained for somebody: what the operator opens is among those.
+        for (number, _) in keyring.retained(&*OPERATOR).unwrap_or_default() {
+            assert!(keyring.epochs().iter().any(|epoch| epoch.number == number && epoch.retained));
+        }
         keyring.unlock(&NODE).is_ok()
     };
     accept(bytes) | accept(&document)
@@ -136,6 +142,47 @@ pub fn acknowledgement(bytes: &[u8]) -> bool {
         !found.epochs().is_empty()
     };
     accept(bytes) | accept(&document)
+}
+
+/// A census: as a document, and as a body that the node signed.
+pub fn census(bytes: &[u8]) -> bool {
+    let Some(nodeset) = NODESET.as_ref() else { return false };
+    let signing = NODE.slots().first().expect("a fixed key").signing();
+    let document = signed::encode(Kind::Census, bytes, &[&signing]);
+    let accept = |bytes: &[u8]| {
+        let Ok(found) = Census::decode(bytes, nodeset) else { return false };
+        assert_eq!(found.as_bytes(), bytes);
+        assert_eq!((found.cluster(), found.node()), (nodeset.cluster(), NODE.name()));
+        let again = Census::sign(&NODE, found.facts().clone()).expect("what was decoded");
+        assert_eq!(again.facts(), found.facts());
+        true
+    };
+    accept(bytes) | accept(&document)
+}
+
+/// A receipt: as a file, and as fields that the node signed.
+pub fn receipt(bytes: &[u8]) -> bool {
+    let accept = |bytes: &[u8]| {
+        let Ok(receipt) = Receipt::decode(bytes) else { return false };
+        let again = Receipt::decode(receipt.as_str().as_bytes()).expect("its own canonical form");
+        assert_eq!(again, receipt);
+        let pinned = receipt.verify(Some(&OPERATOR.cluster_id()));
+        if pinned.is_ok() {
+            assert!(!receipt.verify(None).expect("without a pin too").pinned);
+        }
+        pinned.is_ok()
+    };
+    accept(bytes) | signed_receipt(bytes).is_some_and(|text| accept(text.as_bytes()))
+}
+
+/// What is signed is the canonical form: bytes that are in it already get a signature that fits.
+fn signed_receipt(fields: &[u8]) -> Option<String> {
+    let fields = std::str::from_utf8(fields).ok()?;
+    let key = NODE.slots().first()?.signing();
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let (public, signature) = (hex(&key.public()), hex(&key.sign(RECEIPT_LABEL, fields.as_bytes())));
+    let signature = format!(r#"{{"key":"{public}","signature":"{signature}"}}"#);
+    Some(format!(r#"{{"receipt":{fields},"signature":{signature}}}"#))
 }
 
 /// A sealed value: its header, the value at its place, and the plaintext inside.

@@ -46,6 +46,10 @@ def main():
     name = entry_name(name_key, 1, b"alice")
     vector("name_ok_python", name.encode(), format="name", expect="ok", comment="kind 1, identity `alice`",
            pin=pin, epoch_key=epoch_key.hex(), kind="1", identity=b"alice".hex())
+    nonce_key = hkdf(cluster, state_key, b"unibus/state/nonce/v1")
+    vector("name_ok_nonce_python", entry_name(nonce_key, 1, b"alice").encode(), format="name", expect="ok",
+           comment="of a nonce: the same under every epoch", pin=pin, state_key=state_key.hex(), kind="1",
+           identity=b"alice".hex())
     records = [b"one", b"two", b"", bytes(300)]
     vector("digest_ok_python", state_digest(state_key, records), format="digest", expect="ok",
            comment="the sum over four records", state_key=state_key.hex(),

@@ -9,6 +9,7 @@ import collections
 import pathlib
 
 from formats import *
+from receipt import Receipt
 
 FOLDER = pathlib.Path(__file__).parent / "v1"
 
@@ -67,13 +68,28 @@ def read_keyring(fields, data):
     nodeset, _ = document(nodeset_bytes, 1)
     body, signers = document(data, 2)
     assert any(node[1] == signers[0] for node in nodeset[4])
-    assert body[0] == 1 and body[1] == nodeset[0] and body[2].hex() == fields["lineage"]
+    assert body[0] == 1 and body[1] == nodeset[0] and body[2].hex() == fields.get("lineage", "07" * 16)
     assert body[4] == nodeset[2] and body[5] == sha256(nodeset_bytes)
     wanted = [recipient_id(node[2]) for node in nodeset[4]] + [recipient_id(r[1]) for r in nodeset[5]]
     assert [wrap[0] for wrap in body[9]] == wanted
     live = sum(epoch[1] != 4 for epoch in body[8])
     assert all(len(wrap[1]) == 1120 + 33 + 36 * live + 16 for wrap in body[9])
-    assert [epoch[0] for epoch in body[8] if epoch[1] == 2] == [int(fields["primary"])]
+    if "primary" in fields:
+        assert [epoch[0] for epoch in body[8] if epoch[1] == 2] == [int(fields["primary"])]
+    assert sum(epoch[1] == 2 for epoch in body[8]) == 1 >= sum(epoch[1] == 1 for epoch in body[8])
+    states = [None, "staged", "primary", "retired", "destroyed"]
+    if "states" in fields:
+        assert " ".join(f"{epoch[0]}:{states[epoch[1]]}" for epoch in body[8]) == fields["states"]
+    retained = body.get(10, [])
+    destroyed = {epoch[0] for epoch in body[8] if epoch[1] == 4}
+    assert 10 not in body or retained
+    assert all(wrap[0] in destroyed and len(wrap[1]) == 32 and len(wrap[2]) == 1168 for wrap in retained)
+    places = [(wrap[0], wrap[1]) for wrap in retained]
+    assert places == sorted(set(places))
+    if "retained" in fields:
+        operator = [recovery[1] for recovery in nodeset[5]][0]
+        kept = [str(wrap[0]) for wrap in retained if wrap[1] == recipient_id(operator)]
+        assert f"[{' '.join(kept)}]" == fields["retained"]
 
 
 def read_acknowledgement(fields, data):
@@ -84,6 +100,35 @@ def read_acknowledgement(fields, data):
     assert body[2] == int(fields["keyring-version"]) > 0 and body[3].hex() == fields["keyring-hash"]
     assert body[4] == fields["node"] and body[6] == int(fields["created"])
     assert body[5] == sorted(set(body[5])) == [int(epoch) for epoch in fields["epochs"].split(" ")]
+
+
+def counts(body):
+    assert all(set(entry) == {0, 1} and entry[0] > 0 < entry[1] for entry in body)
+    epochs = [entry[0] for entry in body]
+    assert epochs == sorted(set(epochs))
+    return "[" + " ".join(f"{entry[0]}:{entry[1]}" for entry in body) + "]"
+
+
+def read_census(fields, data):
+    nodeset, _ = document(read_vector(FOLDER / fields["nodeset"])[1], 1)
+    body, signers = document(data, 6)
+    assert any(node[0] == body[4] and node[1] in signers for node in nodeset[4])
+    assert body[0] == nodeset[0] == cluster_of(fields) and body[1].hex() == fields["lineage"]
+    assert body[2] == int(fields["keyring-version"]) > 0 and body[3].hex() == fields["keyring-hash"]
+    assert body[4] == fields["node"] and body[5] == fields["stream"] and body[6] == int(fields["barrier"])
+    assert body[7].hex() == fields["barrier-id"] and body[8].hex() == fields["digest"]
+    assert body[9] == int(fields["records"]) and counts(body[10]) == fields["entries"]
+    assert body[11] == body[12] == 0 and body[14] == int(fields["created"])
+    disk = f"{body[13][0]} {body[13][1]} {counts(body[13][2])}" if 13 in body else "none"
+    assert disk == fields["disk"]
+
+
+def read_receipt(fields, data):
+    receipt = Receipt(data)
+    assert receipt.hash.hex() == fields["hash"]
+    assert receipt.verify(cluster_of(fields)) == (fields["physical"] == "true")
+    assert " ".join(sorted(receipt.nodes)) == fields["nodes"]
+    assert " ".join(map(str, receipt.body["from"])) == fields["from"] and receipt.body["to"] == int(fields["to"])
 
 
 def read_request(fields, data):
@@ -135,7 +180,10 @@ def read_armour(fields, data):
 
 
 def read_name(fields, data):
-    key = hkdf(cluster_of(fields), bytes.fromhex(fields["epoch-key"]), b"unibus/epoch/name/v1")
+    if "state-key" in fields:
+        key = hkdf(cluster_of(fields), bytes.fromhex(fields["state-key"]), b"unibus/state/nonce/v1")
+    else:
+        key = hkdf(cluster_of(fields), bytes.fromhex(fields["epoch-key"]), b"unibus/epoch/name/v1")
     assert entry_name(key, int(fields["kind"]), bytes.fromhex(fields["identity"])).encode() == data
 
 

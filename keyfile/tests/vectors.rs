@@ -6,6 +6,8 @@
 mod make;
 #[path = "vectors/wanted.rs"]
 mod wanted;
+#[path = "vectors/words.rs"]
+mod words;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +17,6 @@ use std::{
 use data_encoding::HEXLOWER;
 use unibus_keyfile::{
     aad::Place,
-    acknowledgement::Acknowledgement,
     armour, derive,
     digest::{StateDigest, StateHasher},
     envelope::{Operation, PlaintextRef},
@@ -182,20 +183,14 @@ fn keyring(v: &Vector) -> Outcome {
     v.must_be("version", keyring.version());
     let commitment = derive::state_commitment(secrets.state_key(), keyring.cluster());
     v.must_be("state-commitment", HEXLOWER.encode(&commitment));
-    Ok(())
-}
-
-fn acknowledgement(v: &Vector) -> Outcome {
-    let nodeset = Vector::read(&folder().join(v.field("nodeset")));
-    let nodeset = Nodeset::decode(&nodeset.bytes, &v.pin()).unwrap();
-    let found = Acknowledgement::decode(&v.bytes, &nodeset).map_err(|error| of_document(&error))?;
-    v.must_be("node", found.node());
-    v.must_be("lineage", found.lineage());
-    v.must_be("keyring-version", found.keyring_version());
-    v.must_be("keyring-hash", found.keyring_hash());
-    let epochs: Vec<String> = found.epochs().iter().map(ToString::to_string).collect();
-    v.must_be("epochs", epochs.join(" "));
-    v.must_be("created", found.created().seconds());
+    let states = keyring.epochs().iter().map(|entry| format!("{}:{}", entry.number, entry.state.name()));
+    v.must_be("states", states.collect::<Vec<_>>().join(" "));
+    if v.head.contains_key("operator-seed") {
+        let operator = make::operator_of_seed(v.key("operator-seed")[0]);
+        let retained = keyring.retained(&operator).map_err(|error: UnlockError| variant(&error))?;
+        let retained: Vec<String> = retained.iter().map(|(number, _)| number.to_string()).collect();
+        v.must_be("retained", format!("[{}]", retained.join(" ")));
+    }
     Ok(())
 }
 
@@ -279,7 +274,13 @@ fn plaintext(v: &Vector) -> Outcome {
 
 fn name(v: &Vector) -> Outcome {
     let kind = v.number("kind").try_into().unwrap();
-    let name = Blinder::new(&epoch_key(v), &v.pin()).name(kind, &v.hex("identity"));
+    // Of a nonce, when the head has the state key.
+    let blinder = if v.head.contains_key("state-key") {
+        Blinder::of_state(&state_key(v), &v.pin())
+    } else {
+        Blinder::new(&epoch_key(v), &v.pin())
+    };
+    let name = blinder.name(kind, &v.hex("identity"));
     (name.as_str().as_bytes() == v.bytes).then_some(()).ok_or_else(|| name.to_string())
 }
 
@@ -335,7 +336,9 @@ fn decode(v: &Vector) -> Outcome {
         "pin" => pin(v),
         "nodeset" => nodeset(v),
         "keyring" => keyring(v),
-        "acknowledgement" => acknowledgement(v),
+        "acknowledgement" => words::acknowledgement(v),
+        "census" => words::census(v),
+        "receipt" => words::receipt(v),
         "server-side-key" => server_side_key(v),
         "request" => request(v),
         "recovery" => recovery_recipient(v),

@@ -4,12 +4,14 @@ use super::entries::{NODE, OPERATOR, SEALER, lineage, place};
 use std::fs;
 use std::path::Path;
 use unibus_keyfile::acknowledgement::Acknowledgement;
+use unibus_keyfile::census::{Census, CensusFacts, DiskScan};
 use unibus_keyfile::digest::{RunningHash, StateDigest, StateHasher};
 use unibus_keyfile::envelope::{Operation, Plaintext};
-use unibus_keyfile::id::{DocumentHash, Sequence, UnixTime};
-use unibus_keyfile::keyring::Keyring;
+use unibus_keyfile::id::{DocumentHash, Epoch, Sequence, UnixTime};
+use unibus_keyfile::keyring::{Keyring, Secrets};
 use unibus_keyfile::nodeset::{Nodeset, Plan};
 use unibus_keyfile::operator_key::ExtraRecoveryKey;
+use unibus_keyfile::receipt::{Backend, Receipt, ReceiptDraft, Step};
 use unibus_keyfile::seal::Nonce;
 use unibus_keyfile::secret::BlobKey;
 use unibus_keyfile::signed;
@@ -61,7 +63,9 @@ fn documents(put: Put<'_>) -> Nodeset {
     let nodeset = plan.sign(&OPERATOR).unwrap();
     let (keyring, secrets) = Keyring::create(&nodeset, &NODE, lineage(), None, now()).unwrap();
     let acknowledgement = Acknowledgement::sign(&NODE, &keyring, &secrets, now()).unwrap();
+    let census = Census::sign(&NODE, census_facts(&keyring, Epoch::FIRST)).unwrap();
     for (target, bytes) in [
+        ("census", census.as_bytes()),
         ("nodeset", nodeset.as_bytes()),
         ("keyring", keyring.as_bytes()),
         ("acknowledgement", acknowledgement.as_bytes()),
@@ -74,7 +78,67 @@ fn documents(put: Put<'_>) -> Nodeset {
         put(target, "cut", &bytes[..bytes.len() / 2]);
     }
     put("nodeset", "is-a-keyring", keyring.as_bytes());
+    rotation(put, &nodeset, &keyring, &secrets);
     nodeset
+}
+
+fn census_facts(keyring: &Keyring, epoch: Epoch) -> CensusFacts {
+    CensusFacts {
+        cluster: *keyring.cluster(),
+        lineage: *keyring.lineage(),
+        keyring_version: keyring.version(),
+        keyring_hash: keyring.hash(),
+        stream: "KV_UNIBUS_control".into(),
+        barrier: 42,
+        barrier_id: [1; 16],
+        digest: [2; 32],
+        records: 3,
+        entries: vec![(epoch, 4)],
+        unsealed: 0,
+        undecryptable: 0,
+        disk: Some(DiskScan { files: 5, bytes: 6, envelopes: vec![(epoch, 7)] }),
+        created: now(),
+    }
+}
+
+/// The keyrings of a rotation, and its receipt.
+fn rotation(put: Put<'_>, nodeset: &Nodeset, keyring: &Keyring, secrets: &Secrets) {
+    let (staged, secrets) = keyring.stage(nodeset, &NODE, secrets, now()).unwrap();
+    let acknowledged = Acknowledgement::sign(&NODE, &staged, &secrets, now()).unwrap();
+    put("keyring", "valid-staged", staged.as_bytes());
+    let (active, secrets) = staged.activate(nodeset, &NODE, &secrets).unwrap();
+    let census = Census::sign(&NODE, census_facts(&active, active.primary().number)).unwrap();
+    let (gone, secrets) = active.destroy(nodeset, &NODE, &secrets, true).unwrap();
+    put("keyring", "valid-retained", gone.as_bytes());
+    let forgotten = Acknowledgement::sign(&NODE, &gone, &secrets, now()).unwrap();
+    let draft = ReceiptDraft {
+        backend: Backend::Kv,
+        tool_version: "1".into(),
+        plan: [3; 32],
+        lineage: *gone.lineage(),
+        from: vec![Epoch::FIRST],
+        to: gone.primary().number,
+        started: now(),
+        finished: now(),
+        steps: vec![Step { name: "stage".into(), milliseconds: 1 }],
+        records: 3,
+        entries: 4,
+        retained: true,
+        fenced: vec!["other".parse().unwrap()],
+        previous: Some(DocumentHash::of(b"the one before")),
+        keyrings: [&staged, &active, &gone].map(|keyring| keyring.as_bytes().to_vec()).into(),
+        acknowledgements: vec![acknowledged.as_bytes().to_vec()],
+        censuses: vec![census.as_bytes().to_vec()],
+        forgotten: vec![forgotten.as_bytes().to_vec()],
+    };
+    let receipt = Receipt::sign(&NODE, nodeset, draft).unwrap();
+    let text = receipt.as_str();
+    put("receipt", "valid-receipt", text.as_bytes());
+    put("receipt", "cut", &text.as_bytes()[..text.len() / 2]);
+    // Without what stands around it: the fields, which the target signs.
+    let fields =
+        text.strip_prefix("{\"receipt\":").and_then(|rest| rest.split_once(",\"signature\":{\"key\""));
+    put("receipt", "valid-fields", fields.unwrap().0.as_bytes());
 }
 
 fn witness(put: Put<'_>, nodeset: &Nodeset) {

@@ -17,8 +17,14 @@ use super::folder;
 
 #[path = "acknowledgements.rs"]
 mod acknowledgements;
+#[path = "censuses.rs"]
+mod censuses;
+#[path = "epochs.rs"]
+mod epochs;
 #[path = "more.rs"]
 mod more;
+#[path = "receipts.rs"]
+mod receipts;
 
 const NOW: UnixTime = UnixTime::from_seconds(1_800_000_000);
 
@@ -32,7 +38,7 @@ fn node_line(version: u8, cluster: &ClusterId, seed: &[u8], name: &str) -> Strin
     key_text::encode_secret(key_text::NODE_PREFIX, &payload).to_string()
 }
 
-fn operator_of_seed(seed: u8) -> OperatorKey {
+pub(crate) fn operator_of_seed(seed: u8) -> OperatorKey {
     let payload = [vec![1], vec![seed; 32]].concat();
     OperatorKey::parse(&key_text::encode_secret(key_text::OPERATOR_PREFIX, &payload), || None).unwrap()
 }
@@ -83,7 +89,10 @@ fn make() {
     containers("nodeset", &nodeset_body(&w, |_| {}), &[w.operator.signing()], &[w.pin()]);
     nodesets(&w);
     more::keyrings(&w);
+    epochs::epochs(&w);
     acknowledgements::acknowledgements(&w);
+    censuses::censuses(&w);
+    receipts::receipts(&w);
     more::requests(&w);
     more::recoveries(&w);
     more::witnesses();
@@ -231,6 +240,7 @@ fn containers(format: &str, body: &[u8], keys: &[&Signature25519], fields: &[(&s
     let kind = match format {
         "nodeset" => Kind::Nodeset,
         "keyring" => Kind::Keyring,
+        "census" => Kind::Census,
         _ => Kind::Acknowledgement,
     };
     let good = signed::encode(kind, body, keys);

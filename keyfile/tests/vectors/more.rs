@@ -19,7 +19,7 @@ use super::{NOW, World, containers, hex, put};
 use crate::{Vector, folder};
 
 /// What a keyring says, to be spoilt.
-struct KeyringBody {
+pub(super) struct KeyringBody {
     suite: u16,
     cluster: Vec<u8>,
     lineage: Vec<u8>,
@@ -28,14 +28,18 @@ struct KeyringBody {
     nodeset_hash: Vec<u8>,
     previous: Option<Vec<u8>>,
     state_commitment: Vec<u8>,
-    epochs: Vec<(u32, u8, Vec<u8>)>,
-    wraps: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) epochs: Vec<(u32, u8, Vec<u8>)>,
+    pub(super) wraps: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) retained: Option<Vec<Retained>>,
 }
 
-const STATE: [u8; 32] = [4; 32];
-const EPOCH: [u8; 32] = [6; 32];
+/// Epoch, recipient, wrap.
+pub(super) type Retained = (u32, Vec<u8>, Vec<u8>);
 
-fn wrap_to(
+pub(super) const STATE: [u8; 32] = [4; 32];
+pub(super) const EPOCH: [u8; 32] = [6; 32];
+
+pub(super) fn wrap_to(
     recipient: &RecipientPublic,
     cluster: &ClusterId,
     version: u64,
@@ -52,7 +56,7 @@ fn wrap_to(
     (recipient.id().to_vec(), recipient.wrap(&info, bundle).unwrap())
 }
 
-fn bundle(version: u8, state: [u8; 32], number: u32, epoch: [u8; 32]) -> Vec<u8> {
+pub(super) fn bundle(version: u8, state: [u8; 32], number: u32, epoch: [u8; 32]) -> Vec<u8> {
     [&[version], state.as_slice(), &number.to_be_bytes(), &epoch].concat()
 }
 
@@ -60,7 +64,7 @@ fn keyring_body(w: &World, spoil: impl FnOnce(&mut KeyringBody)) -> Vec<u8> {
     keyring_around(w, &bundle(1, STATE, 1, EPOCH), spoil)
 }
 
-fn keyring_around(w: &World, bundle: &[u8], spoil: impl FnOnce(&mut KeyringBody)) -> Vec<u8> {
+pub(super) fn keyring_around(w: &World, bundle: &[u8], spoil: impl FnOnce(&mut KeyringBody)) -> Vec<u8> {
     let cluster = w.operator.cluster_id();
     let nodeset = Vector::read(&folder().join("nodeset_ok.vec")).bytes;
     let nodeset = unibus_keyfile::nodeset::Nodeset::decode(&nodeset, &cluster).unwrap();
@@ -76,10 +80,11 @@ fn keyring_around(w: &World, bundle: &[u8], spoil: impl FnOnce(&mut KeyringBody)
         state_commitment: derive::state_commitment(&state, &cluster).to_vec(),
         epochs: vec![(1, 2, derive::epoch_commitment(&epoch, &cluster).to_vec())],
         wraps: nodeset.recipients().map(|recipient| wrap_to(recipient, &cluster, 1, bundle)).collect(),
+        retained: None,
     };
     spoil(&mut body);
     let mut e = Encoder::new(Vec::new());
-    e.map(if body.previous.is_some() { 10 } else { 9 }).unwrap();
+    e.map(9 + u64::from(body.previous.is_some()) + u64::from(body.retained.is_some())).unwrap();
     e.u8(0).unwrap().u16(body.suite).unwrap().u8(1).unwrap().bytes(&body.cluster).unwrap();
     e.u8(2).unwrap().bytes(&body.lineage).unwrap().u8(3).unwrap().u64(body.version).unwrap();
     e.u8(4).unwrap().u64(body.nodeset_version).unwrap().u8(5).unwrap().bytes(&body.nodeset_hash).unwrap();
@@ -97,10 +102,17 @@ fn keyring_around(w: &World, bundle: &[u8], spoil: impl FnOnce(&mut KeyringBody)
     for (recipient, wrapped) in &body.wraps {
         e.map(2).unwrap().u8(0).unwrap().bytes(recipient).unwrap().u8(1).unwrap().bytes(wrapped).unwrap();
     }
+    if let Some(retained) = &body.retained {
+        e.u8(10).unwrap().array(retained.len().try_into().unwrap()).unwrap();
+        for (epoch, recipient, wrapped) in retained {
+            e.map(3).unwrap().u8(0).unwrap().u32(*epoch).unwrap().u8(1).unwrap().bytes(recipient).unwrap();
+            e.u8(2).unwrap().bytes(wrapped).unwrap();
+        }
+    }
     e.into_writer()
 }
 
-fn keyring_fields(w: &World) -> Vec<(&'static str, String)> {
+pub(super) fn keyring_fields(w: &World) -> Vec<(&'static str, String)> {
     vec![w.pin(), ("nodeset", "nodeset_ok.vec".into()), ("node-seed", hex(&[2; 32]))]
 }
 

@@ -49,6 +49,21 @@ pub(crate) const WANTED: &[(&str, &[&str])] = &[
     ("keyring", &["Field(primary epoch)", "Field(commitment)", "Field(recipient)", "Field(nodeset hash)"]),
     ("keyring", &["Field(state commitment)", "OldNodeset", "OtherNodeset", "Recipients"]),
     ("keyring", &["NotARecipient", "Unauthentic", "Contents", "Commitment"]),
+    (
+        "keyring",
+        &["Field(staged epoch)", "Field(retained)", "Field(retained epoch)", "Field(retained order)"],
+    ),
+    ("keyring", &["Field(retained recipient)", "Field(retained wrap)"]),
+    ("census", CONTAINER),
+    ("census", &["Field(keyring version)", "Field(keyring hash)", "Field(node name)", "Field(stream)"]),
+    ("census", &["Field(barrier id)", "Field(digest)", "Field(entries)", "Field(envelopes)"]),
+    ("census", &["Field(epoch)", "Field(epoch order)", "Field(count)"]),
+    ("receipt", &["ok", "Magic", "Version", "NotCanonical", "Signature", "Signer", "Document Truncated"]),
+    (
+        "receipt",
+        &["Field(JSON)", "Field(receipt)", "Field(signature)", "Field(key)", "Keyrings", "Missing", "Word"],
+    ),
+    ("receipt", &["Differs(cluster)", "Differs(records)", "Differs(retained)", "Differs(fenced)"]),
     ("acknowledgement", CONTAINER),
     (
         "acknowledgement",
