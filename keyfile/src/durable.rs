@@ -153,6 +153,15 @@ pub fn take_name(temporary: &Path, path: &Path) -> Result<(), KeyError> {
     }
 }
 
+/// Gives a complete, synced file the name of another one, which loses it; the folder is synced.
+///
+/// # Errors
+/// [`KeyError::Io`]; if it is the folder that could not be synced, the name may be the new file's.
+pub fn take_over(temporary: &Path, path: &Path) -> Result<(), KeyError> {
+    std::fs::rename(temporary, path).map_err(io("rename to", path))?;
+    sync_dir(parent(path))
+}
+
 /// A lock between processes (`flock(2)`); gone with its holder, however that ends.
 #[derive(Debug)]
 pub struct LockFile {

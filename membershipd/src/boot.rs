@@ -220,7 +220,8 @@ impl Place {
             self.store_dir.clone(),
             self.state_dir.clone(),
         ];
-        let exposed = store.keyring().epochs().iter().filter(|epoch| epoch.exposed);
+        let keyring = store.keyring();
+        let exposed = keyring.epochs().iter().filter(|epoch| epoch.exposed);
         let exposed = exposed.map(|epoch| epoch.number.get()).collect();
         let facts = Facts::new(self.node().to_string(), auth, raw, watched);
         Ok(facts.exposed_epochs(exposed).scanner(scanner))

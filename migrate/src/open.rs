@@ -267,8 +267,8 @@ impl Sealed {
         let witness = store.witness();
         Ok(Self {
             freshness: if witness.is_some() { Freshness::Proven } else { Freshness::NotProven },
-            keyring: store.keyring().clone(),
-            nodeset: store.nodeset().clone(),
+            keyring: store.keyring(),
+            nodeset: store.nodeset(),
             witness,
             quarantined: Vec::new(),
             opened: Opened::Database(Box::new(store), location.database),

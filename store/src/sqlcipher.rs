@@ -9,6 +9,7 @@
 mod backend;
 mod checker;
 mod create;
+mod current;
 mod error;
 mod fault;
 mod meta;
@@ -17,10 +18,12 @@ mod nonce;
 mod open;
 mod opening;
 mod options;
+mod pages;
 mod paths;
 mod proof;
 mod query;
 mod readers;
+pub mod rotation;
 mod schema;
 mod view;
 mod wal;
@@ -33,7 +36,7 @@ use std::time::{Duration, Instant};
 use unibus_keyfile::digest::StateHasher;
 use unibus_keyfile::durable::LockFile;
 use unibus_keyfile::id::{Fingerprint, UnixTime};
-use unibus_keyfile::keyring::{Keyring, Secrets};
+use unibus_keyfile::keyring::Keyring;
 use unibus_keyfile::nodeset::Nodeset;
 use unibus_keyfile::witness::Witness;
 
@@ -45,12 +48,14 @@ pub use self::{
     options::{Mode, OpenOptions},
 };
 use self::{
+    current::{Current, Place},
     meta::Meta,
     open::{Access, CacheKib},
     opening::{Documents, Opened},
-    paths::{OpenHere, Paths},
-    proof::{Expected, Proof},
+    paths::Paths,
+    proof::Proof,
     readers::Readers,
+    rotation::Turning,
     schema::Schema,
     view::Rows,
     writer::{Parts, Shared, Writer, lock},
@@ -90,13 +95,12 @@ struct LastProof {
 ///
 /// Dropping the last handle waits for the writer, brings the log into the database and lets go of the lock.
 pub struct SqlcipherStore {
-    // Dropped in this order: readers, then the writer, then the mark, then the lock.
-    readers: Readers,
+    // Dropped in this order: readers, then the writer, then the lock.
+    place: Place,
     writer: Option<Writer>,
     shared: Arc<Shared>,
     hasher: StateHasher,
-    documents: Documents,
-    secrets: Secrets,
+    turning: Turning,
     paths: Paths,
     node_key: Option<Fingerprint>,
     cipher: String,
@@ -104,7 +108,6 @@ pub struct SqlcipherStore {
     last_proof: Mutex<LastProof>,
     opened: Instant,
     opened_at: UnixTime,
-    _open_here: OpenHere,
     _lock: Option<LockFile>,
 }
 
@@ -132,24 +135,14 @@ impl SqlcipherStore {
         let last_proof = LastProof { state, position, census: opened.proof.census, at };
         match options.mode {
             Mode::ReadWrite => Self::serve(opened, options, last_proof),
-            Mode::ReadOnly => Self::look(opened, options, last_proof),
+            Mode::ReadOnly => Ok(Self::look(opened, options, last_proof)),
         }
     }
 
     fn serve(opened: Opened, options: &OpenOptions, last_proof: LastProof) -> Result<Self, OpenError> {
         let own = options.keys.node().ok_or(OpenError::Misuse("serving needs the node's key file"))?;
-        let Opened {
-            paths,
-            documents,
-            secrets,
-            key,
-            proof,
-            connection,
-            no_new_wal,
-            open_here,
-            lock: held,
-            ..
-        } = opened;
+        let Opened { paths, documents, secrets, key, epoch, proof, connection, no_new_wal, .. } = opened;
+        let (open_here, held) = (Arc::new(opened.open_here), opened.lock);
         let cipher = cipher_of(&connection);
         drop(connection);
         drop(no_new_wal);
@@ -165,81 +158,71 @@ impl SqlcipherStore {
         if meta::read(&connection).map_err(failed)? != Some(proof.meta) {
             return Err(OpenError::Forked { path: paths.database.clone(), at: proof.meta.sequence });
         }
-        let held_against = Expected {
-            path: &paths.database,
-            wal: &paths.wal,
-            cluster: proof.meta.cluster,
-            lineage: proof.meta.lineage,
-            epoch: proof.meta.epoch,
-            state_key: secrets.state_key(),
-            schema: options.schema,
-        };
-        migration::run(&connection, key.expose_to_sqlcipher(), &held_against, &proof)?;
+        let readers = Readers::beside_a_writer(paths.database.clone(), key, Arc::clone(&open_here));
+        let Documents { nodeset, keyring, witness } = documents;
+        let current = Current { readers, nodeset, keyring, secrets: Arc::new(secrets), epoch };
+        let held_against = current.expected(&paths, options.schema);
+        migration::run(&connection, current.readers.key().expose_to_sqlcipher(), &held_against, &proof)?;
         let sealer = opening::sealer(own)?;
         opening::remove_half_witnesses(&options.state_dir);
-        let witness = opening::witness_of(&documents, &proof.meta, options.now);
+        let last_drill = witness.as_ref().and_then(|witness| witness.last_drill);
+        let witness =
+            opening::witness_of((&current.nodeset, &current.keyring), &proof.meta, (options.now, last_drill));
         opening::store_witness(&witness, &options.state_dir, &sealer)?;
         create::remove_left_overs(&paths)?;
+        rotation::remove_left_overs(&paths)?;
         let shared = Arc::new(Shared::new(proof.meta, Some(witness)));
+        let hasher = || StateHasher::new(current.secrets.state_key());
         let writer = Writer::start(Parts {
             database: paths.database.clone(),
             connection,
-            hasher: StateHasher::new(secrets.state_key()),
+            hasher: hasher(),
             shared: Arc::clone(&shared),
             sealer,
             state_dir: options.state_dir.clone(),
+            open_here,
+            logged: Arc::default(),
         })?;
         Ok(Self {
-            readers: Readers::beside_a_writer(paths.database.clone(), key, CacheKib::SERVING),
             writer: Some(writer),
             shared,
-            hasher: StateHasher::new(secrets.state_key()),
+            hasher: hasher(),
+            turning: Turning::default(),
             node_key: own.fingerprints().first().copied(),
             cipher,
             schema: options.schema,
             last_proof: Mutex::new(last_proof),
             opened: Instant::now(),
             opened_at: options.now,
-            documents,
-            secrets,
+            place: Place::new(current),
             paths,
-            _open_here: open_here,
             _lock: held,
         })
     }
 
-    fn look(opened: Opened, options: &OpenOptions, last_proof: LastProof) -> Result<Self, OpenError> {
-        let Opened {
-            paths,
-            documents,
-            secrets,
-            key,
-            proof,
-            access,
-            connection,
-            no_new_wal,
-            open_here,
-            lock: held,
-        } = opened;
+    fn look(opened: Opened, options: &OpenOptions, last_proof: LastProof) -> Self {
+        let Opened { paths, documents, secrets, key, epoch, proof, access, connection, .. } = opened;
         let cipher = cipher_of(&connection);
-        let readers = Readers::only(paths.database.clone(), key, (access, connection), no_new_wal);
-        Ok(Self {
-            readers,
+        let held = (opened.no_new_wal, opened.open_here);
+        let readers = Readers::only(paths.database.clone(), key, (access, connection), held);
+        let hasher = StateHasher::new(secrets.state_key());
+        let Documents { nodeset, keyring, witness } = documents;
+        let current = Current { readers, nodeset, keyring, secrets: Arc::new(secrets), epoch };
+        Self {
+            place: Place::new(current),
             writer: None,
-            shared: Arc::new(Shared::new(proof.meta, documents.witness.clone())),
-            hasher: StateHasher::new(secrets.state_key()),
+            shared: Arc::new(Shared::new(proof.meta, witness)),
+            hasher,
+            turning: Turning::default(),
             node_key: options.keys.node().and_then(|own| own.fingerprints().first().copied()),
             cipher,
             schema: options.schema,
             last_proof: Mutex::new(last_proof),
             opened: Instant::now(),
             opened_at: options.now,
-            documents,
-            secrets,
             paths,
-            _open_here: open_here,
-            _lock: held,
-        })
+            _lock: opened.lock,
+        }
     }
 
     /// The files of the store.
@@ -264,20 +247,18 @@ impl SqlcipherStore {
 
     /// The verified nodeset.
     #[must_use]
-    pub const fn nodeset(&self) -> &Nodeset {
-        &self.documents.nodeset
+    pub fn nodeset(&self) -> Nodeset {
+        self.current().nodeset.clone()
     }
 
-    /// The verified keyring.
+    /// The verified keyring, as it is now.
     #[must_use]
-    pub const fn keyring(&self) -> &Keyring {
-        &self.documents.keyring
+    pub fn keyring(&self) -> Keyring {
+        self.current().keyring.clone()
     }
 
-    /// The secrets of the keyring.
-    #[must_use]
-    pub const fn secrets(&self) -> &Secrets {
-        &self.secrets
+    fn current(&self) -> Arc<Current> {
+        self.place.now()
     }
 
     /// The witness as it stands: as of the last commit, or as found when opened for reading. None when opened with a
@@ -300,24 +281,13 @@ impl SqlcipherStore {
         timestamp(self.opened_at).map(|at| at.plus(self.opened.elapsed()))
     }
 
-    fn expected(&self) -> Expected<'_> {
-        Expected {
-            path: &self.paths.database,
-            wal: &self.paths.wal,
-            cluster: *self.documents.keyring.cluster(),
-            lineage: *self.documents.keyring.lineage(),
-            epoch: self.secrets.primary().0,
-            state_key: self.secrets.state_key(),
-            schema: self.schema,
-        }
-    }
-
     fn prove_again(&self) -> Result<VerifyReport, OpenError> {
         // Pages that a checkpoint is just writing would look damaged.
         let _no_checkpoint = lock(&self.shared.checkpoint);
-        let expected = self.expected();
+        let current = self.current();
+        let expected = current.expected(&self.paths, self.schema);
         let before = self.shared.meta();
-        self.readers.with_fresh(|connection| {
+        current.readers.with_fresh(|connection| {
             let connection = connection.map_err(|error| expected.sqlite("open", error))?;
             let transaction =
                 connection.unchecked_transaction().map_err(|error| expected.sqlite("read", error))?;

@@ -9,5 +9,6 @@ mod sqlcipher {
     mod insider;
     mod opening;
     mod rollback;
+    mod rotation;
     mod tamper;
 }

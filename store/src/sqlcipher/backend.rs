@@ -26,7 +26,7 @@ impl Backend for SqlcipherStore {
         F: FnOnce(&dyn View) -> Result<T, StoreError> + Send + 'static,
     {
         // One node: what is committed is visible to every later read, so both strengths are the same.
-        let readers = self.readers.clone();
+        let readers = self.current().readers.clone();
         let task = tokio::task::spawn_blocking(move || readers.with(|connection| read(&Rows(connection))));
         task.await.unwrap_or(Err(StoreError::Unavailable { why: "the read was cancelled" }))
     }
@@ -72,7 +72,7 @@ impl Backend for SqlcipherStore {
     }
 
     fn export_all(&self, sink: &mut dyn ExportSink) -> Result<Position, StoreError> {
-        self.readers.with(|connection| {
+        self.current().readers.with(|connection| {
             let meta = meta::read(connection).map_err(|error| view::database("read the position", &error))?;
             let meta =
                 meta.ok_or_else(|| StoreError::Tampered { what: "the position is not there".to_owned() })?;
@@ -126,21 +126,24 @@ impl Backend for SqlcipherStore {
     fn current_posture(&self) -> Posture {
         let position = position_of(&self.shared.meta());
         let last = *lock(&self.last_proof);
-        let primary = self.documents.keyring.primary();
+        let current = self.current();
+        let primary = current.keyring.primary();
         let mut posture = Posture::unproven("sqlcipher", position);
         posture.state = if self.shared.poisoned().is_some() { PostureState::Degraded } else { last.state };
         posture.cipher = Some(self.cipher.clone());
         posture.proven_at = last.at;
         posture.epoch = Some(primary.number);
-        // The whole database is under one key: nothing is left under an older epoch.
-        posture.oldest_epoch_in_use = Some(primary.number);
+        // The whole database is under one key.
+        posture.oldest_epoch_in_use = Some(current.epoch);
+        posture.rotation = self.rotation_text();
+        let exposed = current.keyring.epochs().iter().filter(|epoch| epoch.exposed);
+        posture.exposed_epochs = exposed.map(|epoch| epoch.number).collect();
         posture.epoch_since = timestamp(primary.created);
         posture.entries = last.census.total();
         posture.node_key = self.node_key;
-        posture.cluster = Some(*self.documents.keyring.cluster());
-        posture.keyring_version = Some(self.documents.keyring.version());
-        posture.recovery_recipients =
-            u32::try_from(self.documents.nodeset.recovery().len()).unwrap_or(u32::MAX);
+        posture.cluster = Some(*current.keyring.cluster());
+        posture.keyring_version = Some(current.keyring.version());
+        posture.recovery_recipients = u32::try_from(current.nodeset.recovery().len()).unwrap_or(u32::MAX);
         posture.last_drill = self.shared.witness().and_then(|witness| witness.last_drill).and_then(timestamp);
         posture
     }

@@ -264,7 +264,9 @@ impl NewStore {
         read_back(&building, &secrets, (&meta, &census), options.open.schema)?;
         complete(&building, &documents.keyring)?;
         set_witness_aside(&options.open.state_dir, documents.witness.as_ref())?;
-        let witness = opening::witness_of(&documents, &meta, options.open.now);
+        let last_drill = documents.witness.as_ref().and_then(|witness| witness.last_drill);
+        let at = (options.open.now, last_drill);
+        let witness = opening::witness_of((&documents.nodeset, &documents.keyring), &meta, at);
         let sealer = opening::sealer(&options.own)?;
         // Once the witness is there the store exists: whatever happens, the next run gives it its name.
         let building = std::mem::ManuallyDrop::new(building);

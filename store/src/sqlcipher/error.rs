@@ -276,6 +276,12 @@ pub enum OpenError {
         /// Its sequence.
         sequence: Sequence,
     },
+    /// Another file was put in the place of an open database.
+    #[error("`{}` is not the file any more that this process has open", path.display())]
+    Moved {
+        /// The database.
+        path: PathBuf,
+    },
     /// What was read back is not what was written.
     #[error("the new store does not read back as it was written")]
     ReadBack,
@@ -349,6 +355,7 @@ impl OpenError {
             | Self::Schema { .. }
             | Self::Digest { .. }
             | Self::Forked { .. }
+            | Self::Moved { .. }
             | Self::DocumentForked { .. } => ErrorClass::Tampered,
             Self::OtherStore { .. } => ErrorClass::WrongKey,
             Self::SchemaVersion { .. } | Self::SchemaOutdated { .. } => ErrorClass::Unsupported,
@@ -386,7 +393,7 @@ impl OpenError {
             Self::SchemaVersion { .. } | Self::SchemaOutdated { .. } => "UB-S111",
             Self::Digest { .. } => "UB-S112",
             Self::RolledBack { .. } => "UB-S113",
-            Self::Forked { .. } | Self::DocumentForked { .. } => "UB-S114",
+            Self::Forked { .. } | Self::Moved { .. } | Self::DocumentForked { .. } => "UB-S114",
             Self::OtherLineage { .. } => "UB-S115",
             Self::DocumentRolledBack { .. } => "UB-S116",
             Self::NoWitness { .. } => "UB-S117",
@@ -430,7 +437,11 @@ impl OpenError {
             | Self::Structure { .. }
             | Self::Record { .. } => "keep the files as they are for examination, and restore a snapshot",
             Self::Journal { .. } => "keep it for examination, and move it away",
-            Self::Digest { .. } | Self::Forked { .. } | Self::Schema { .. } | Self::Application { .. } => {
+            Self::Digest { .. }
+            | Self::Forked { .. }
+            | Self::Moved { .. }
+            | Self::Schema { .. }
+            | Self::Application { .. } => {
                 "somebody changed the files: keep them for examination, and restore a snapshot"
             }
             Self::OtherStore { .. } => "put database and keyring of the same store together",

@@ -44,9 +44,7 @@ pub(super) fn claim(
     }
     forget_expired(connection, hasher, meta, now)?;
     let micros = expires_at.micros();
-    connection
-        .prepare_cached("INSERT INTO nonces (signer, nonce, expires_at) VALUES (?1, ?2, ?3)")?
-        .execute((signer.as_bytes(), nonce.as_bytes(), micros))?;
+    insert(connection, (signer.as_bytes(), nonce.as_bytes(), micros))?;
     meta.nonce_digest.add(&hasher.hash(&canonical(signer.as_bytes(), nonce.as_bytes(), micros)));
     Ok(claim)
 }
@@ -89,6 +87,34 @@ fn forget(
     let expired = Timestamp::from_micros(expires_at).unwrap_or(Timestamp::MAX);
     meta.nonce_floor = NonceFloor::raised_by(meta.nonce_floor, expired);
     Ok(())
+}
+
+/// Makes a nonce what it is in another store, and counts it in the digest; none: it was forgotten there.
+pub(super) fn bring(
+    connection: &Connection,
+    hasher: &StateHasher,
+    meta: &mut Meta,
+    (signer, nonce, expires_at): (&[u8], &[u8], Option<i64>),
+) -> Result<(), rusqlite::Error> {
+    if let Some(earlier) = expiry_of(connection, signer, nonce)? {
+        connection
+            .prepare_cached("DELETE FROM nonces WHERE signer = ?1 AND nonce = ?2")?
+            .execute((signer, nonce))?;
+        meta.nonce_digest.subtract(&hasher.hash(&canonical(signer, nonce, earlier)));
+    }
+    if let Some(expires_at) = expires_at {
+        insert(connection, (signer, nonce, expires_at))?;
+        meta.nonce_digest.add(&hasher.hash(&canonical(signer, nonce, expires_at)));
+    }
+    Ok(())
+}
+
+/// Stores a nonce where none is yet.
+pub(super) fn insert(connection: &Connection, nonce: (&[u8], &[u8], i64)) -> Result<(), rusqlite::Error> {
+    connection
+        .prepare_cached("INSERT INTO nonces (signer, nonce, expires_at) VALUES (?1, ?2, ?3)")?
+        .execute(nonce)
+        .map(drop)
 }
 
 /// The digest of all nonces, added up from nothing.

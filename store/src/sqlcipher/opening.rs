@@ -7,7 +7,7 @@ use unibus_keyfile::derive;
 use unibus_keyfile::durable::{self, LockFile, Sync};
 use unibus_keyfile::error::KeyError;
 use unibus_keyfile::file;
-use unibus_keyfile::id::{DocumentHash, UnixTime};
+use unibus_keyfile::id::{DocumentHash, Epoch, UnixTime};
 use unibus_keyfile::keyring::{Keyring, Secrets};
 use unibus_keyfile::node_key::NodeKeyFile;
 use unibus_keyfile::nodeset::Nodeset;
@@ -15,6 +15,7 @@ use unibus_keyfile::secret::DatabaseKey;
 use unibus_keyfile::witness::{Witness, WitnessSealer};
 
 use super::create;
+use super::current;
 use super::error::OpenError;
 use super::meta::Meta;
 use super::migration;
@@ -39,6 +40,8 @@ pub(super) struct Opened {
     pub(super) documents: Documents,
     pub(super) secrets: Secrets,
     pub(super) key: DatabaseKey,
+    /// Of that key.
+    pub(super) epoch: Epoch,
     pub(super) proof: Proof,
     pub(super) access: Access,
     /// Dropped in this order: connection, then the empty log it made, then the mark, then the lock.
@@ -155,23 +158,53 @@ fn prove(
         .keys
         .unlock(&documents.keyring)
         .map_err(|source| OpenError::Unlock { path: paths.keyring.clone(), source })?;
-    let (epoch, epoch_key) = secrets.primary();
-    let key = derive::database_key(epoch_key, documents.keyring.cluster());
-    let expected = Expected {
-        path: &paths.database,
-        wal: &paths.wal,
-        cluster: *documents.keyring.cluster(),
-        lineage: *documents.keyring.lineage(),
-        epoch,
-        state_key: secrets.state_key(),
-        schema: options.schema,
-    };
     let access = if lock.is_some() { Access::Proof } else { Access::Reader };
     let open_here = OpenHere::new(identity);
     let no_new_wal = lock.as_ref().map(|_| NoNewWal::before_opening(&paths)).transpose()?;
-    let connect = || open::connect(&paths.database, key.expose_to_sqlcipher(), access, CacheKib::STREAMING);
-    let (connection, proof) = expected.prove(connect)?;
-    Ok(Opened { paths, documents, secrets, key, proof, access, connection, no_new_wal, open_here, lock })
+    let under = |epoch: Epoch| {
+        let epoch_key =
+            secrets.epoch(epoch).ok_or(OpenError::Misuse("an epoch of the keyring has no key"))?;
+        let key = derive::database_key(epoch_key, documents.keyring.cluster());
+        let expected = Expected {
+            path: &paths.database,
+            wal: &paths.wal,
+            cluster: *documents.keyring.cluster(),
+            lineage: *documents.keyring.lineage(),
+            epoch,
+            state_key: secrets.state_key(),
+            schema: options.schema,
+        };
+        let connect =
+            || open::connect(&paths.database, key.expose_to_sqlcipher(), access, CacheKib::STREAMING);
+        let (connection, proof) = expected.prove(connect)?;
+        Ok((epoch, key, connection, proof))
+    };
+    let mut epochs = current::epochs_of(&documents.keyring).into_iter();
+    let mut found = under(epochs.next().unwrap_or_else(|| secrets.primary().0));
+    for epoch in epochs {
+        if !matches!(found, Err(OpenError::FirstPage { .. })) {
+            break;
+        }
+        // What is said of the primary one is what counts if the other does not fit either.
+        found = under(epoch).or_else(|other| match other {
+            OpenError::FirstPage { .. } => found,
+            other => Err(other),
+        });
+    }
+    let (epoch, key, connection, proof) = found?;
+    Ok(Opened {
+        paths,
+        documents,
+        secrets,
+        key,
+        epoch,
+        proof,
+        access,
+        connection,
+        no_new_wal,
+        open_here,
+        lock,
+    })
 }
 
 fn against_witness(opened: &Opened, options: &OpenOptions) -> Result<(), OpenError> {
@@ -209,17 +242,21 @@ fn rewrap(opened: &mut Opened, own: &NodeKeyFile) -> Result<(), OpenError> {
 }
 
 /// The witness of a store that was just proven.
-pub(super) fn witness_of(documents: &Documents, meta: &Meta, now: UnixTime) -> Witness {
+pub(super) fn witness_of(
+    (nodeset, keyring): (&Nodeset, &Keyring),
+    meta: &Meta,
+    (now, last_drill): (UnixTime, Option<UnixTime>),
+) -> Witness {
     Witness {
         cluster: meta.cluster,
         lineage: meta.lineage,
         sequence: meta.sequence,
         digest: meta.state_digest,
-        nodeset_version: documents.nodeset.version(),
-        nodeset_hash: documents.nodeset.hash(),
-        keyring_version: documents.keyring.version(),
-        keyring_hash: documents.keyring.hash(),
-        last_drill: documents.witness.as_ref().and_then(|witness| witness.last_drill),
+        nodeset_version: nodeset.version(),
+        nodeset_hash: nodeset.hash(),
+        keyring_version: keyring.version(),
+        keyring_hash: keyring.hash(),
+        last_drill,
         last_proof: Some(now),
     }
 }

@@ -6,7 +6,7 @@ use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use super::error::OpenError;
 use super::wal::{self, PAGE_BYTES};
@@ -26,6 +26,10 @@ pub(super) struct Paths {
     pub(super) journal: PathBuf,
     pub(super) keyring: PathBuf,
     pub(super) lock: PathBuf,
+    /// The copy under a new key, while a rotation makes it; the rest of the name is as of the database.
+    pub(super) next: PathBuf,
+    /// What a rotation has collected for its receipt.
+    pub(super) evidence: PathBuf,
 }
 
 impl Paths {
@@ -43,7 +47,9 @@ impl Paths {
             PathBuf::from(name)
         };
         let (wal, shm, journal) = (beside("-wal"), beside("-shm"), beside("-journal"));
-        Ok(Self { folder, wal, shm, journal, keyring: beside(".keyring"), lock: beside(".lock"), database })
+        let (next, evidence) = (beside(".next"), beside(".rotation"));
+        let (keyring, lock) = (beside(".keyring"), beside(".lock"));
+        Ok(Self { folder, wal, shm, journal, keyring, lock, next, evidence, database })
     }
 
     /// What the database file is, before SQLite opens it. `None`: it is not there.
@@ -104,6 +110,25 @@ impl Paths {
     }
 }
 
+/// The files that SQLite may make for a database, beside it.
+pub(super) fn companions(database: &Path) -> [PathBuf; 3] {
+    ["-wal", "-shm", "-journal"].map(|suffix| {
+        let mut name = OsString::from(database.as_os_str());
+        name.push(suffix);
+        PathBuf::from(name)
+    })
+}
+
+/// Removes a file if it is there.
+pub(super) fn remove(path: &Path) -> Result<(), OpenError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(OpenError::Io { step: "remove", path: path.into(), source: error })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The file's metadata; none if it is not there. A link is not followed.
 pub(super) fn metadata(path: &Path) -> Result<Option<Metadata>, OpenError> {
     match std::fs::symlink_metadata(path) {
@@ -124,25 +149,49 @@ fn is_open_here(identity: Identity) -> bool {
     lock(&OPEN_HERE).contains_key(&identity)
 }
 
-/// Says for its lifetime that this process has a database open.
+/// Says for its lifetime that this process has a database open. Whoever has a connection to it holds this too.
 #[derive(Debug)]
-pub(super) struct OpenHere(Identity);
+pub(super) struct OpenHere {
+    identity: Identity,
+    /// The file itself, once somebody wanted it: closed with this, that is, after the last connection.
+    raw: OnceLock<File>,
+}
 
 impl OpenHere {
     pub(super) fn new(identity: Identity) -> Self {
         let mut open = lock(&OPEN_HERE);
         let count = open.entry(identity).or_default();
         *count = count.saturating_add(1);
-        Self(identity)
+        Self { identity, raw: OnceLock::new() }
+    }
+
+    /// Whether the file still has this name.
+    pub(super) fn has_its_name(&self, path: &Path) -> bool {
+        let found = std::fs::symlink_metadata(path);
+        found.is_ok_and(|found| Identity(found.dev(), found.ino()) == self.identity)
+    }
+
+    /// The database file, to be read as it lies on the disk.
+    pub(super) fn raw(&self, path: &Path) -> Result<&File, OpenError> {
+        if let Some(file) = self.raw.get() {
+            return Ok(file);
+        }
+        let failed = |source| OpenError::Io { step: "read", path: path.into(), source };
+        let file = File::open(path).map_err(failed)?;
+        let found = file.metadata().map_err(failed)?;
+        // Kept whatever it is: if it is the database after all, closing it would drop the locks of this process.
+        let is_ours = Identity(found.dev(), found.ino()) == self.identity;
+        let file = self.raw.get_or_init(|| file);
+        if is_ours { Ok(file) } else { Err(OpenError::Moved { path: path.into() }) }
     }
 }
 
 impl Drop for OpenHere {
     fn drop(&mut self) {
         let mut open = lock(&OPEN_HERE);
-        match open.get_mut(&self.0) {
+        match open.get_mut(&self.identity) {
             Some(count) if *count > 1 => *count = count.saturating_sub(1),
-            _ => drop(open.remove(&self.0)),
+            _ => drop(open.remove(&self.identity)),
         }
     }
 }

@@ -263,6 +263,11 @@ fn id_and_body<'row>(row: &'row Row<'_>, kind: Kind) -> Result<(RecordId, &'row 
     Ok((id, body))
 }
 
+/// The identity in the first columns of a row.
+pub(super) fn identity(row: &Row<'_>, kind: Kind) -> Result<RecordId, RowError> {
+    id_of(row, kind).ok_or(RowError::Decode(DecodeError::Identity { kind }))
+}
+
 /// Counts the records of each kind.
 pub(super) fn census(connection: &Connection) -> Result<Census, rusqlite::Error> {
     let mut census = Census::default();

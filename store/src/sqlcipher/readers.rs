@@ -1,13 +1,13 @@
 //! Connections that read, so that reads do not wait for commits.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use rusqlite::Connection;
 use unibus_keyfile::secret::DatabaseKey;
 
 use super::open::{self, Access, CacheKib};
-use super::paths::NoNewWal;
+use super::paths::{NoNewWal, OpenHere};
 use super::view::database;
 use super::writer::lock;
 use crate::error::StoreError;
@@ -29,12 +29,13 @@ struct Inner {
     /// Set when at most one connection may be open: it locks out every other.
     alone: Option<Mutex<()>>,
     _no_new_wal: Option<NoNewWal>,
+    open_here: Arc<OpenHere>,
 }
 
 impl Readers {
     /// For a store in service: as many as are wanted at once.
-    pub(super) fn beside_a_writer(path: PathBuf, key: DatabaseKey, cache: CacheKib) -> Self {
-        let idle = Mutex::new(Vec::new());
+    pub(super) fn beside_a_writer(path: PathBuf, key: DatabaseKey, open_here: Arc<OpenHere>) -> Self {
+        let (idle, cache) = (Mutex::new(Vec::new()), CacheKib::SERVING);
         Self(Arc::new(Inner {
             idle,
             path,
@@ -43,6 +44,7 @@ impl Readers {
             access: Access::Reader,
             alone: None,
             _no_new_wal: None,
+            open_here,
         }))
     }
 
@@ -51,11 +53,27 @@ impl Readers {
         path: PathBuf,
         key: DatabaseKey,
         (access, connection): (Access, Connection),
-        no_new_wal: Option<NoNewWal>,
+        (no_new_wal, open_here): (Option<NoNewWal>, OpenHere),
     ) -> Self {
         let alone = (access == Access::Proof).then(|| Mutex::new(()));
         let (idle, cache) = (Mutex::new(vec![connection]), CacheKib::STREAMING);
-        Self(Arc::new(Inner { idle, path, key, cache, access, alone, _no_new_wal: no_new_wal }))
+        let open_here = Arc::new(open_here);
+        Self(Arc::new(Inner { idle, path, key, cache, access, alone, _no_new_wal: no_new_wal, open_here }))
+    }
+
+    /// The key of the database.
+    pub(super) fn key(&self) -> &DatabaseKey {
+        &self.0.key
+    }
+
+    /// The mark of the database that these read.
+    pub(super) fn open_here(&self) -> &Arc<OpenHere> {
+        &self.0.open_here
+    }
+
+    /// Tells when nobody reads over these any more.
+    pub(super) fn end(&self) -> End {
+        End(Arc::downgrade(&self.0))
     }
 
     /// Reads in one transaction.
@@ -86,6 +104,15 @@ impl Readers {
             lock(&self.0.idle).clear();
         }
         read(self.0.connect(CacheKib::STREAMING))
+    }
+}
+
+/// Whether readers, which were put out of service, are still reading.
+pub(super) struct End(Weak<Inner>);
+
+impl End {
+    pub(super) fn has_come(&self) -> bool {
+        self.0.strong_count() == 0
     }
 }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::path::Path;
 
-const HEADER_BYTES: usize = 32;
-const FRAME_HEADER_BYTES: usize = 24;
+pub(super) const HEADER_BYTES: usize = 32;
+pub(super) const FRAME_HEADER_BYTES: usize = 24;
 /// Bytes of a page, the default of SQLCipher 4.
 pub(super) const PAGE_BYTES: u32 = 4096;
 

@@ -15,6 +15,7 @@ use unibus_keyfile::witness::{Witness, WitnessSealer};
 use super::error::OpenError;
 use super::fault::{self, Fault};
 use super::meta::{self, Meta};
+use super::paths::OpenHere;
 use super::view::database;
 use crate::error::StoreError;
 
@@ -43,6 +44,16 @@ impl Shared {
 
     pub(super) fn meta(&self) -> Meta {
         *lock(&self.meta)
+    }
+
+    /// The same commit, in another file.
+    pub(super) fn moved(&self, meta: Meta) {
+        *lock(&self.meta) = meta;
+    }
+
+    /// Nothing is written any more.
+    pub(super) fn poison(&self, step: &'static str) -> &'static str {
+        self.poisoned.get_or_init(|| step)
     }
 
     pub(super) fn witness(&self) -> Option<Witness> {
@@ -141,9 +152,17 @@ impl<T: Send> Job for Task<T> {
     }
 }
 
+/// What the thread does between two commits, with everything it has.
+type Control = Box<dyn FnOnce(&mut Parts) + Send>;
+
+enum Message {
+    Job(Box<dyn Job>),
+    Control(Control),
+}
+
 /// The handle to the writer's thread; closing it ends the thread.
 pub(super) struct Writer {
-    queue: Option<mpsc::Sender<Box<dyn Job>>>,
+    queue: Option<mpsc::Sender<Message>>,
     thread: Option<JoinHandle<()>>,
     shared: Arc<Shared>,
 }
@@ -156,27 +175,38 @@ pub(super) struct Parts {
     pub(super) shared: Arc<Shared>,
     pub(super) sealer: WitnessSealer,
     pub(super) state_dir: PathBuf,
+    /// Dropped after the connection.
+    pub(super) open_here: Arc<OpenHere>,
+    /// Pages in the log after the last commit.
+    pub(super) logged: Arc<AtomicU64>,
+}
+
+/// Has a connection count the pages in the log after each of its commits.
+pub(super) fn count_pages(
+    connection: &mut Connection,
+    logged: &Arc<AtomicU64>,
+) -> Result<(), rusqlite::Error> {
+    let counter = Arc::clone(logged);
+    let hook = move |_: &mut Wal, pages: std::ffi::c_int| {
+        counter.store(u64::try_from(pages).unwrap_or_default(), Ordering::Relaxed);
+        Ok(())
+    };
+    connection.wal_hook(Some(hook))
 }
 
 impl Writer {
     pub(super) fn start(mut parts: Parts) -> Result<Self, OpenError> {
         let (queue, jobs) = mpsc::channel();
         let shared = Arc::clone(&parts.shared);
-        let logged = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&logged);
-        let hook = move |_: &mut Wal, pages: std::ffi::c_int| {
-            counter.store(u64::try_from(pages).unwrap_or_default(), Ordering::Relaxed);
-            Ok(())
-        };
         let path = parts.database.clone();
-        parts.connection.wal_hook(Some(hook)).map_err(|error| OpenError::Sqlite {
+        count_pages(&mut parts.connection, &parts.logged).map_err(|error| OpenError::Sqlite {
             step: "open",
             path: path.clone(),
             source: error.into(),
         })?;
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || Thread { parts, logged }.run(&jobs))
+            .spawn(move || Thread { parts }.run(&jobs))
             .map_err(|source| OpenError::Io { step: "start the writer of", path, source })?;
         Ok(Self { queue: Some(queue), thread: Some(thread), shared })
     }
@@ -201,11 +231,26 @@ impl Writer {
         Ok(answer)
     }
 
+    /// Does something between two commits, and waits for it. Writes wait meanwhile.
+    pub(super) fn between_commits<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Parts) -> T + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (reply, answer) = mpsc::sync_channel(1);
+        let control = move |parts: &mut Parts| drop(reply.send(work(parts)));
+        self.post(Message::Control(Box::new(control)))?;
+        answer.recv().map_err(|_| self.gone())
+    }
+
     fn send(&self, job: Box<dyn Job>) -> Result<(), StoreError> {
+        self.post(Message::Job(job))
+    }
+
+    fn post(&self, message: Message) -> Result<(), StoreError> {
         if let Some(error) = self.shared.poisoned() {
             return Err(error);
         }
-        self.queue.as_ref().and_then(|queue| queue.send(job).ok()).ok_or_else(|| self.gone())
+        self.queue.as_ref().and_then(|queue| queue.send(message).ok()).ok_or_else(|| self.gone())
     }
 
     pub(super) fn gone(&self) -> StoreError {
@@ -225,22 +270,25 @@ impl Drop for Writer {
 
 struct Thread {
     parts: Parts,
-    /// Pages in the log after the last commit.
-    logged: Arc<AtomicU64>,
 }
 
 impl Thread {
-    fn run(self, jobs: &mpsc::Receiver<Box<dyn Job>>) {
-        while let Ok(first) = jobs.recv() {
-            let mut group = vec![first];
-            while group.len() < GROUP_MAX
-                && let Ok(next) = jobs.try_recv()
-            {
-                group.push(next);
+    fn run(mut self, messages: &mpsc::Receiver<Message>) {
+        while let Ok(first) = messages.recv() {
+            let (mut group, mut next) = (Vec::new(), Some(first));
+            let mut control = None;
+            while let Some(message) = next.take() {
+                match message {
+                    Message::Job(job) => group.push(job),
+                    Message::Control(work) => control = Some(work),
+                }
+                if control.is_none() && group.len() < GROUP_MAX {
+                    next = messages.try_recv().ok();
+                }
             }
-            let lost = self.write(&mut group).err();
-            for job in group {
-                job.answer(lost);
+            self.write_and_answer(group);
+            if let Some(work) = control {
+                work(&mut self.parts);
             }
             self.checkpoint_if_due();
         }
@@ -249,6 +297,16 @@ impl Thread {
             // witness is an older one, which is allowed.
             let witness = self.parts.shared.witness();
             drop(witness.map(|witness| witness.store(&self.parts.state_dir, &self.parts.sealer, Sync::Disk)));
+        }
+    }
+
+    fn write_and_answer(&self, mut group: Vec<Box<dyn Job>>) {
+        if group.is_empty() {
+            return;
+        }
+        let lost = self.write(&mut group).err();
+        for job in group {
+            job.answer(lost);
         }
     }
 
@@ -338,19 +396,18 @@ impl Thread {
     }
 
     fn poison(&self, step: &'static str) -> Lost {
-        let step = self.parts.shared.poisoned.get_or_init(|| step);
-        Lost::Poisoned(step)
+        Lost::Poisoned(self.parts.shared.poison(step))
     }
 
     /// Failing is no harm: the log goes on growing, and the next commit tries again.
     fn checkpoint_if_due(&self) {
-        let few = self.logged.load(Ordering::Relaxed) < CHECKPOINT_PAGES;
+        let few = self.parts.logged.load(Ordering::Relaxed) < CHECKPOINT_PAGES;
         if few || self.parts.shared.poisoned.get().is_some() {
             return;
         }
         if let Ok(_held) = self.parts.shared.checkpoint.try_lock() {
             drop(self.parts.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())));
-            self.logged.store(0, Ordering::Relaxed);
+            self.parts.logged.store(0, Ordering::Relaxed);
         }
     }
 }
