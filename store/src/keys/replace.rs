@@ -131,7 +131,7 @@ impl Keys {
             return Err(ReplaceError::OtherNode { expected, found });
         }
         let member = nodeset.nodes().iter().find(|node| node.name == *own.name());
-        if !member.is_some_and(|member| found.slot_of(&member.signing_public).is_some()) {
+        if member.is_none_or(|member| found.slot_of(&member.signing_public).is_none()) {
             return Err(ReplaceError::NotListed {
                 node: own.name().clone(),
                 version: nodeset.version(),
