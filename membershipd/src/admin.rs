@@ -30,6 +30,10 @@ pub const SELFCHECK: &str = "/selfcheck";
 pub const DRILL: &str = "/drill";
 /// Path that says which nodes hold the log.
 pub const REPLICATION: &str = "/replication";
+/// Path that rotates the data key of a database, and says how that stands; `unibus-migrate rotate epoch` calls it.
+pub const ROTATE_EPOCH: &str = "/rotate/epoch";
+/// Path that takes a rotation back.
+pub const ABORT_ROTATION: &str = "/rotate/epoch/abort";
 /// Bytes of an answer at most; room for a million users.
 const MAX_ANSWER_BYTES: usize = 512 * 1024 * 1024;
 

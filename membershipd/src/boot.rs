@@ -27,6 +27,7 @@ use crate::{
     error::DaemonError,
     kv::Node,
     posture::Facts,
+    rotator::Rotator,
     watch::Watched,
 };
 
@@ -199,7 +200,7 @@ impl Place {
     /// [`DaemonError::Files`] if database or keyring cannot be looked at.
     pub fn facts(
         &self,
-        store: &SqlcipherStore,
+        store: &Arc<SqlcipherStore>,
         auth: AuthMode,
         scanner: PathBuf,
     ) -> Result<Facts, DaemonError> {
@@ -220,11 +221,9 @@ impl Place {
             self.store_dir.clone(),
             self.state_dir.clone(),
         ];
-        let keyring = store.keyring();
-        let exposed = keyring.epochs().iter().filter(|epoch| epoch.exposed);
-        let exposed = exposed.map(|epoch| epoch.number.get()).collect();
         let facts = Facts::new(self.node().to_string(), auth, raw, watched);
-        Ok(facts.exposed_epochs(exposed).scanner(scanner))
+        let rotator = Rotator::new(Arc::clone(store), Arc::clone(&self.own));
+        Ok(facts.scanner(scanner).rotator(Arc::new(rotator)))
     }
 }
 

@@ -13,6 +13,7 @@ pub mod guards;
 pub mod http;
 pub mod kv;
 pub mod posture;
+pub mod rotator;
 pub mod run;
 pub mod users;
 pub mod watch;

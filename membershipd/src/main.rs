@@ -173,8 +173,9 @@ fn serve_database(
 ) -> Result<(), DaemonError> {
     let auth = cli.serve.bus_auth.into();
     let (store, found) = place.open(clock.as_ref())?;
+    let store = Arc::new(store);
     let facts = place.facts(&store, auth, PathBuf::from(OWN_PROGRAM))?;
-    let store: Arc<dyn Store> = Arc::new(store);
+    let store: Arc<dyn Store> = store;
     let blobs = Arc::new(place.blobs()?);
     let state_dir = place.state_dir().to_path_buf();
     let config = Config::new((store, blobs), (auth, clear_rooms), facts, state_dir);

@@ -4,7 +4,9 @@
 //! own files as a thief would: for that value and for the real ones. Between measurements a cheap watch notices files
 //! that were replaced or cut.
 
+mod facts;
 pub mod raw;
+mod rotating;
 mod sample;
 mod waiting;
 
@@ -27,11 +29,12 @@ use unibus_store::{
     store::{Nonce, PostureState, Store},
 };
 
-pub use self::waiting::Waiting;
+pub use self::{facts::Facts, waiting::Waiting};
 use crate::{
     clock::Clock,
     http::error::{ApiError, distrust},
     kv::Node,
+    rotator::Rotator,
     watch::Watched,
 };
 
@@ -48,55 +51,6 @@ const CANARY_LIVES: Duration = Duration::from_secs(300);
 /// Scans until files are taken to change all the time.
 const SCANS: usize = 3;
 
-/// What the posture says beside the measurement.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Facts {
-    /// Name of the node.
-    pub node: String,
-    /// How requests are authenticated.
-    pub auth: AuthMode,
-    /// Files and folders of the store that must hold nothing readable. Those that do not exist are left out.
-    pub raw: Vec<PathBuf>,
-    /// Files that nobody but this process may change.
-    pub watched: Vec<Watched>,
-    /// The program that reads the raw files: this daemon's own. Without one nothing is ever proven.
-    pub scanner: Option<PathBuf>,
-    /// Epochs of the keyring whose keys are known to have leaked.
-    pub exposed_epochs: Vec<u32>,
-    /// The node of the sealed log, if that is the store.
-    pub kv: Option<Arc<Node>>,
-}
-
-impl Facts {
-    /// Puts the facts together.
-    #[must_use]
-    pub fn new(node: String, auth: AuthMode, raw: Vec<PathBuf>, watched: Vec<Watched>) -> Self {
-        Self { node, auth, raw, watched, scanner: None, exposed_epochs: Vec::new(), kv: None }
-    }
-
-    /// Names the epochs whose keys are known to have leaked.
-    #[must_use]
-    pub fn exposed_epochs(mut self, epochs: Vec<u32>) -> Self {
-        self.exposed_epochs = epochs;
-        self
-    }
-
-    /// Names the node of the sealed log.
-    #[must_use]
-    pub fn kv(mut self, node: Arc<Node>) -> Self {
-        self.kv = Some(node);
-        self
-    }
-
-    /// Names the program that reads the raw files.
-    #[must_use]
-    pub fn scanner(mut self, program: PathBuf) -> Self {
-        self.scanner = Some(program);
-        self
-    }
-}
-
 /// Measures the posture and keeps what was found.
 pub struct PostureKeeper {
     store: Arc<dyn Store>,
@@ -109,6 +63,7 @@ pub struct PostureKeeper {
     scanner: Option<PathBuf>,
     exposed_epochs: Vec<u32>,
     kv: Option<Arc<Node>>,
+    rotator: Option<Arc<Rotator>>,
     last: RwLock<Measured>,
     /// Once set it stays: what was changed behind our back is not trusted again before a restart has proven everything.
     distrusted: OnceLock<AtRestState>,
@@ -156,7 +111,7 @@ impl PostureKeeper {
         clock: Arc<dyn Clock>,
         facts: Facts,
     ) -> Self {
-        let Facts { node, auth, raw, watched, scanner, exposed_epochs, kv } = facts;
+        let Facts { node, auth, raw, watched, scanner, exposed_epochs, kv, rotator } = facts;
         let (watched, last) = (Mutex::new(watched), RwLock::new(Measured::NOTHING));
         let (distrusted, measuring) = (OnceLock::new(), tokio::sync::Mutex::new(()));
         let threads = TaskTracker::new();
@@ -171,6 +126,7 @@ impl PostureKeeper {
             scanner,
             exposed_epochs,
             kv,
+            rotator,
             last,
             distrusted,
             said: Mutex::new(None),
@@ -339,7 +295,7 @@ impl PostureKeeper {
                 recipients: store.recovery_recipients,
                 last_drill: store.last_drill.map(|at| at.to_string()),
             },
-            exposed_epochs: self.exposed_epochs.clone(),
+            exposed_epochs: self.exposed(&store.exposed_epochs),
         }
     }
 
@@ -443,6 +399,7 @@ impl PostureKeeper {
 
     /// Waits for what a measurement that was cancelled still does on other threads, so that nobody holds the store.
     pub async fn settle(&self) {
+        self.stop_rotating();
         self.threads.close();
         self.threads.wait().await;
     }

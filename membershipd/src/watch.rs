@@ -83,6 +83,18 @@ impl Watched {
         Self { path: path.into(), identity, rule: Rule::Held }
     }
 
+    /// Watches what stands there now: this process itself has put it there.
+    pub fn renew(&mut self) {
+        let found = std::fs::symlink_metadata(&self.path).ok();
+        self.identity = found.as_ref().map(|found| (found.dev(), found.ino()));
+        let Some(found) = found else { return };
+        match &mut self.rule {
+            Rule::Grows(seen) => *seen = found.len(),
+            Rule::Stays(size, time) => (*size, *time) = (found.len(), (found.mtime(), found.mtime_nsec())),
+            Rule::Held => {}
+        }
+    }
+
     /// Looks, and says what changed.
     pub fn look(&mut self) -> Option<Change> {
         let found = match (std::fs::symlink_metadata(&self.path), self.identity) {

@@ -17,7 +17,7 @@ use super::{
     error::{ApiError, Distrust},
     extract::Caller,
     limits::Limits,
-    routes::{blobs, health, keys, members, rooms, servers, users},
+    routes::{blobs, health, keys, members, rooms, rotation, servers, users},
     signature,
 };
 use crate::{clock::Clock, guards::ClearRooms, posture::PostureKeeper};
@@ -97,6 +97,8 @@ pub(crate) fn admin(app: Arc<App>) -> Router {
         .route(paths::HEALTHZ, get(health::healthz))
         .route(crate::admin::SELFCHECK, post(health::selfcheck))
         .route(crate::admin::REPLICATION, get(health::replication))
+        .route(crate::admin::ROTATE_EPOCH, get(rotation::show).post(rotation::begin))
+        .route(crate::admin::ABORT_ROTATION, post(rotation::abort))
         .route(crate::admin::DRILL, post(health::drilled))
         .route(unibus_nats::eviction::SERVERS_PATH, get(servers::show))
         .route(unibus_nats::eviction::EVICT_PATH, get(servers::progress).post(servers::evict));

@@ -5,6 +5,7 @@ pub(super) mod health;
 pub(super) mod keys;
 pub(super) mod members;
 pub(super) mod rooms;
+pub(super) mod rotation;
 pub(super) mod servers;
 pub(crate) mod users;
 

@@ -35,6 +35,7 @@ pub(crate) fn flags(folder: &Path) -> Cli {
 pub(crate) async fn open(folder: &Path, clock: &dyn Clock, auth: AuthMode) -> Parts {
     let place = Place::prepare(&flags(folder).store, &KvArgs::default(), clock).unwrap();
     let (store, _) = place.open(clock).unwrap();
+    let store = Arc::new(store);
     let facts = place.facts(&store, auth, PathBuf::from(env!("CARGO_BIN_EXE_membershipd"))).unwrap();
-    Parts { blobs: Arc::new(place.blobs().unwrap()), store: Arc::new(store), facts }
+    Parts { blobs: Arc::new(place.blobs().unwrap()), store, facts }
 }
