@@ -4,6 +4,7 @@ pub mod epoch;
 pub mod error;
 pub mod jetstream;
 pub mod node;
+pub mod rolling;
 
 use crate::cli::{AbortArgs, ResumeArgs, RotateCommand};
 use crate::error::MigrateError;

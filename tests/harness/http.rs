@@ -2,6 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 /// An answer.
@@ -48,9 +50,23 @@ pub fn free_port() -> u16 {
 /// When the connection breaks before the answer is complete.
 pub fn send(port: u16, request: &Request<'_>) -> std::io::Result<Answer> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
+    let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-    let mut head = format!("{} {} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n", request.method, request.path);
+    exchange(stream, &format!("127.0.0.1:{port}"), request)
+}
+
+/// Sends one request to a Unix socket, on a connection of its own.
+///
+/// # Errors
+/// When the connection breaks before the answer is complete.
+pub fn send_to_socket(path: &Path, request: &Request<'_>) -> std::io::Result<Answer> {
+    let stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    exchange(stream, "localhost", request)
+}
+
+fn exchange(mut stream: impl Read + Write, host: &str, request: &Request<'_>) -> std::io::Result<Answer> {
+    let mut head = format!("{} {} HTTP/1.1\r\nhost: {host}\r\n", request.method, request.path);
     head.push_str(&format!("connection: close\r\ncontent-length: {}\r\n", request.body.len()));
     for (name, value) in &request.headers {
         head.push_str(&format!("{name}: {value}\r\n"));

@@ -14,12 +14,15 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
 use crate::error::NatsError;
+use crate::eviction::NodeSaid;
 use crate::system::System;
 
 /// Subject of the question, in the system account.
 const ASK: &str = "unibus.eviction.ask";
 /// Subject of the word that it is over.
 const OVER: &str = "unibus.eviction.over";
+/// Subject of the question what every daemon knows of its own server.
+const WHO: &str = "unibus.eviction.who";
 /// How long a consent holds after it was last asked for.
 const HOLDS: Duration = Duration::from_secs(60);
 
@@ -117,7 +120,11 @@ impl Consent {
     ///
     /// # Errors
     /// [`NatsError::System`].
-    pub async fn start(server: &str, system: System) -> Result<Self, NatsError> {
+    pub async fn start(
+        server: &str,
+        system: System,
+        know: impl Fn() -> NodeSaid + Send + 'static,
+    ) -> Result<Self, NatsError> {
         let failed = |error: async_nats::SubscribeError| NatsError::System {
             step: "listen to the other daemons",
             source: std::io::Error::other(error.to_string()),
@@ -125,6 +132,7 @@ impl Consent {
         let client = system.client().clone();
         let mut asked = client.subscribe(ASK).await.map_err(failed)?;
         let mut over = client.subscribe(OVER).await.map_err(failed)?;
+        let mut who = client.subscribe(WHO).await.map_err(failed)?;
         let promises = Arc::new(Mutex::new(Promises::default()));
         let (own, of_task) = (server.to_owned(), Arc::clone(&promises));
         let answering = tokio::spawn(async move {
@@ -139,6 +147,11 @@ impl Consent {
                     Some(message) = over.next() => {
                         if let Ok(Asked { server }) = serde_json::from_slice(&message.payload) {
                             lock(&of_task).over(&server);
+                        }
+                    }
+                    Some(message) = who.next() => {
+                        if let (Some(to), Ok(said)) = (message.reply, serde_json::to_vec(&know())) {
+                            let _unheard = client.publish(to, said.into()).await;
                         }
                     }
                     else => break,
@@ -178,6 +191,15 @@ impl Consent {
         }
         let names: Vec<_> = answers.iter().map(|answer| answer.server.as_str()).collect();
         Err(format!("{} of {others} other daemons consent ({})", names.len(), names.join(", ")))
+    }
+
+    /// What every daemon, this one included, knows of its own server; by the names of the nodes.
+    pub async fn nodes(&self, wanted: usize, within: Duration) -> Vec<NodeSaid> {
+        let deadline = tokio::time::Instant::now() + within;
+        let body = serde_json::Value::Null;
+        let mut said: Vec<NodeSaid> = self.system.gather(WHO, &body, wanted, deadline, |_| true).await;
+        said.sort_by(|one, other| one.node.cmp(&other.node));
+        said
     }
 
     /// Says that it is over.

@@ -98,6 +98,18 @@ pub struct LastWipe {
     pub proven: bool,
 }
 
+/// What a daemon says of its own server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::exhaustive_structs, reason = "filled in, field by field")]
+pub struct NodeSaid {
+    /// Name of the node.
+    pub node: String,
+    /// Name of its nats-server.
+    pub server: String,
+    /// Its last wipe.
+    pub wiped: Option<LastWipe>,
+}
+
 /// A node and what it sees of the servers: the answer of [`SERVERS_PATH`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::exhaustive_structs, reason = "filled in, field by field")]
@@ -110,8 +122,8 @@ pub struct Status {
     pub wanted: usize,
     /// Its server-side cipher.
     pub cipher: Option<String>,
-    /// Its last wipe.
-    pub wiped: Option<LastWipe>,
+    /// What each daemon that answers says of its own server, this one included.
+    pub nodes: Vec<NodeSaid>,
     /// An eviction that runs, or the last one since the daemon was started.
     pub progress: Option<Progress>,
     /// What the servers say.

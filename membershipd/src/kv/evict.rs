@@ -18,7 +18,7 @@ use unibus_nats::{
     InternalIdentity,
     config::{Cipher, ServerKey},
     consent::{Begun, Consent},
-    eviction::{KeyAfter, LastWipe, Progress, Request, Status, Step},
+    eviction::{KeyAfter, LastWipe, NodeSaid, Progress, Request, Status, Step},
     folder::{Folder, Wiped},
     gate::{Gate, Verdict},
     supervisor::Supervisor,
@@ -104,7 +104,14 @@ impl Evictor {
         (wanted, (key, cipher)): (usize, (KeyOf, Option<&'static str>)),
     ) -> Result<Self, DaemonError> {
         let system = System::connect(&server.address, identity.expose_seed()).await?;
-        let consent = Consent::start(&server.name, system.clone()).await?;
+        let own = (node.to_owned(), server.name.clone(), Arc::clone(&server.supervisor));
+        let know = move || {
+            let (node, server, supervisor) = own.clone();
+            let wiped = supervisor.folder().and_then(|folder| folder.wiped());
+            let wiped = wiped.map(|Wiped { operation, at, proven, .. }| LastWipe { operation, at, proven });
+            NodeSaid { node, server, wiped }
+        };
+        let consent = Consent::start(&server.name, system.clone(), know).await?;
         let progress = Mutex::new(None);
         let node = node.to_owned();
         Ok(Self(Arc::new(Inner { node, server, wanted, cipher, key, system, consent, progress })))
@@ -113,15 +120,16 @@ impl Evictor {
     /// This node and what it sees of the servers, asked now.
     pub async fn status(&self) -> Status {
         let inner = &self.0;
-        let wiped = inner.server.supervisor.folder().and_then(|folder| folder.wiped());
+        let (nodes, view) =
+            tokio::join!(inner.consent.nodes(inner.wanted, LOOK), inner.system.look(inner.wanted, LOOK));
         Status {
             node: inner.node.clone(),
             server: inner.server.name.clone(),
             wanted: inner.wanted,
             cipher: inner.cipher.map(str::to_owned),
-            wiped: wiped.map(|Wiped { operation, at, proven, .. }| LastWipe { operation, at, proven }),
+            nodes,
             progress: self.progress(),
-            view: inner.system.look(inner.wanted, LOOK).await,
+            view,
         }
     }
 
@@ -195,10 +203,12 @@ impl Evictor {
             let view = inner.well().await?;
             inner.nothing_would_be_lost(&folder, &view)?;
         }
-        inner.consent.ask(inner.wanted.saturating_sub(1), CONSENT).await?;
-        if request.only_check {
+        let consent = inner.consent.ask(inner.wanted.saturating_sub(1), CONSENT).await;
+        if request.only_check || consent.is_err() {
+            // Some may have consented, and would wait for nothing.
             inner.consent.over().await;
         }
+        consent?;
         Ok(Prepared::Ready { begun, key, again })
     }
 }

@@ -1,6 +1,9 @@
 //! Why a rotation is refused or stops.
 
+use std::path::PathBuf;
+
 use unibus_keyfile::error::ErrorClass;
+use unibus_keyfile::id::NodeName;
 
 use crate::source::StoreUrl;
 
@@ -18,6 +21,34 @@ pub enum RotateError {
         /// What to do about it.
         hint: String,
     },
+    /// The running daemon does not answer.
+    #[error("the daemon of `{}` does not answer: {problem}", state_dir.display())]
+    Daemon {
+        /// Its state folder.
+        state_dir: PathBuf,
+        /// What happened.
+        problem: String,
+    },
+    /// Not all nodes are well; what was done before stays done.
+    #[error("`{command}` does not go on: {why}")]
+    Unwell {
+        /// The command.
+        command: &'static str,
+        /// What is not well.
+        why: String,
+        /// What to do about it.
+        hint: String,
+    },
+    /// A command on another node did not end well.
+    #[error("the command on `{node}` ended with {code}: {why}")]
+    Elsewhere {
+        /// The node.
+        node: NodeName,
+        /// Its exit code.
+        code: i32,
+        /// Its own words.
+        why: String,
+    },
     /// There is no rotation to go on with, or to take back.
     #[error("no rotation is under way in `{store}`")]
     NothingToResume {
@@ -33,6 +64,8 @@ impl RotateError {
         match self {
             Self::Refused { .. } => ErrorClass::Conflict,
             Self::NothingToResume { .. } => ErrorClass::NotFound,
+            Self::Daemon { .. } | Self::Unwell { .. } => ErrorClass::Unavailable,
+            Self::Elsewhere { .. } => ErrorClass::NotProven,
         }
     }
 
@@ -42,6 +75,9 @@ impl RotateError {
         match self {
             Self::Refused { .. } => "UB-M021",
             Self::NothingToResume { .. } => "UB-M022",
+            Self::Daemon { .. } => "UB-M031",
+            Self::Unwell { .. } => "UB-M032",
+            Self::Elsewhere { .. } => "UB-M033",
         }
     }
 
@@ -49,7 +85,12 @@ impl RotateError {
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
-            Self::Refused { hint, .. } => hint.clone(),
+            Self::Refused { hint, .. } | Self::Unwell { hint, .. } => hint.clone(),
+            Self::Daemon { .. } => "start the daemon, name its --state-dir, and run it again".to_owned(),
+            Self::Elsewhere { .. } => {
+                "look at that node; run it again once it is well: nodes that are done are not done twice"
+                    .to_owned()
+            }
             Self::NothingToResume { .. } => {
                 "look at `status`; `rotate epoch STORE` begins a rotation".to_owned()
             }

@@ -1,0 +1,12 @@
+//! Eviction of nats-servers, one after the other, on three real nodes: by the daemon, and by the tool.
+//!
+//! `UNIBUS_TEST_ROWS` sets how many users there are.
+
+#[path = "evict/node.rs"]
+mod node;
+#[path = "evict/refusals.rs"]
+mod refusals;
+#[path = "evict/tool.rs"]
+mod tool;
+#[path = "evict/world.rs"]
+mod world;
