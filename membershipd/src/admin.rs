@@ -28,6 +28,10 @@ use crate::{error::DaemonError, http::limits::LocalOnly};
 pub const SELFCHECK: &str = "/selfcheck";
 /// Path that remembers a drilled recovery; `unibus-migrate drill` calls it.
 pub const DRILL: &str = "/drill";
+/// Path that says where the node stands with its keys; `unibus-migrate rotate node` asks it.
+pub const KEYS: &str = "/keys";
+/// Path that has the key file read again.
+pub const RELOAD_KEYS: &str = "/keys/reload";
 /// Path that says which nodes hold the log.
 pub const REPLICATION: &str = "/replication";
 /// Path that rotates the data key of a database, and says how that stands; `unibus-migrate rotate epoch` calls it.

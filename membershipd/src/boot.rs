@@ -25,6 +25,7 @@ use crate::{
     cli::{Backend, KvArgs, StoreArgs},
     clock::{self, Clock},
     error::DaemonError,
+    keys::{InUse, NodeKeys, Served},
     kv::Node,
     posture::Facts,
     rotator::Rotator,
@@ -35,6 +36,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Place {
     own: Arc<NodeKeyFile>,
+    source: Arc<KeySource>,
+    in_use: InUse,
     database: PathBuf,
     store_dir: PathBuf,
     state_dir: PathBuf,
@@ -78,8 +81,11 @@ impl Place {
             None if uses_dev_keys => keys.join(dev::NODESET),
             None => beside(),
         };
+        let own = Arc::new(source.load()?);
         Ok(Self {
-            own: Arc::new(source.load()?),
+            in_use: InUse::new(Arc::clone(&own)),
+            own,
+            source: Arc::new(source),
             database: args.db.clone(),
             store_dir: args.store_dir.clone(),
             state_dir: args.state_dir.clone(),
@@ -92,6 +98,18 @@ impl Place {
     #[must_use]
     pub const fn own(&self) -> &Arc<NodeKeyFile> {
         &self.own
+    }
+
+    /// The key file in use, which may be another one later.
+    #[must_use]
+    pub const fn in_use(&self) -> &InUse {
+        &self.in_use
+    }
+
+    /// The keys of the node while it serves this store.
+    #[must_use]
+    pub fn keys(&self, served: Served) -> NodeKeys {
+        NodeKeys::new(Arc::clone(&self.source), self.in_use.clone(), self.nodeset.clone(), served)
     }
 
     /// The signed list of nodes.
@@ -222,7 +240,7 @@ impl Place {
             self.state_dir.clone(),
         ];
         let facts = Facts::new(self.node().to_string(), auth, raw, watched);
-        let rotator = Rotator::new(Arc::clone(store), Arc::clone(&self.own));
+        let rotator = Rotator::new(Arc::clone(store), self.in_use.clone());
         Ok(facts.scanner(scanner).rotator(Arc::new(rotator)))
     }
 }

@@ -28,6 +28,7 @@ use crate::{
     cli::{Cli, JetStreamCipher, KvArgs},
     clock::Clock,
     error::DaemonError,
+    keys::ServerKeyOf,
 };
 
 /// Hidden command that becomes nats-server; see [`unibus_nats::guard`].
@@ -103,13 +104,14 @@ impl Plan {
 
     /// Finds the server-side key of a folder that is wiped; asked when that happens, not before.
     fn next_key(place: &Place, kv: &KvArgs) -> evict::KeyOf {
-        let (own, kv) = (Arc::clone(place.own()), kv.clone());
+        let (in_use, kv) = (place.in_use().clone(), kv.clone());
         evict::KeyOf::new(move |key| {
             let which = match key {
                 KeyAfter::Same => settings::Which::Present,
                 KeyAfter::New => settings::Which::Next,
             };
-            let found = kv.jetstream_cipher.map(|cipher| settings::server_key(cipher, &own, &kv, which));
+            let found =
+                kv.jetstream_cipher.map(|cipher| settings::server_key(cipher, &in_use.now(), &kv, which));
             found.transpose().map(Option::flatten)
         })
     }
@@ -181,6 +183,13 @@ fn options(
         options = options.ca(ca);
     }
     options
+}
+
+/// Says which key of a key file nats-server's own encryption is derived from, if it is from one.
+#[must_use]
+pub fn server_key_of(kv: &KvArgs) -> ServerKeyOf {
+    let kv = kv.clone();
+    Arc::new(move |own| settings::derived_from(own, &kv))
 }
 
 /// Opens the log of a running daemon beside it, with the identity of its file. Blocks.

@@ -11,6 +11,7 @@ pub mod clock;
 pub mod error;
 pub mod guards;
 pub mod http;
+pub mod keys;
 pub mod kv;
 pub mod posture;
 pub mod rotator;

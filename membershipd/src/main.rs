@@ -26,6 +26,7 @@ use unibus_membershipd::{
     error::DaemonError,
     guards::{self, ClearRooms, SecretVariable},
     http::limits::Limits,
+    keys::{Served, ServerKeyOf},
     kv::{self, Node, Opened, Plan},
     posture::{Waiting, raw},
     run::{self, Config, Front},
@@ -175,10 +176,11 @@ fn serve_database(
     let (store, found) = place.open(clock.as_ref())?;
     let store = Arc::new(store);
     let facts = place.facts(&store, auth, PathBuf::from(OWN_PROGRAM))?;
+    let keys = place.keys(Served::Database(Arc::clone(&store)));
     let store: Arc<dyn Store> = store;
     let blobs = Arc::new(place.blobs()?);
     let state_dir = place.state_dir().to_path_buf();
-    let config = Config::new((store, blobs), (auth, clear_rooms), facts, state_dir);
+    let config = Config::new((store, blobs), (auth, clear_rooms), facts, state_dir).keys(keys);
 
     let runtime = runtime()?;
     let result = runtime.block_on(async {
@@ -229,7 +231,8 @@ fn serve_log(
         let found = if node.log().was_made() { Found::Nothing } else { Found::Store };
         tracing::info!(%address, node = %place.node(), sequence = node.log().last_sequence(), "serving");
         next_steps(place, found, cli.store.store, address);
-        let served = serve_node(&node, (place, folder), (auth, clear_rooms), front, clock).await;
+        let place = (place, folder, kv::server_key_of(&cli.kv));
+        let served = serve_node(&node, place, (auth, clear_rooms), front, clock).await;
         // In this order: the log writes its witness while its server is still there.
         drop(node);
         if let Some(server) = server {
@@ -243,7 +246,7 @@ fn serve_log(
 
 async fn serve_node(
     node: &Arc<Node>,
-    (place, folder): (&Place, Option<PathBuf>),
+    (place, folder, server_key_of): (&Place, Option<PathBuf>, ServerKeyOf),
     (auth, clear_rooms): (AuthMode, ClearRooms),
     front: Front,
     clock: &Arc<dyn Clock>,
@@ -261,7 +264,8 @@ async fn serve_node(
         Err(_) => return Ok(()),
     };
     let state_dir = place.state_dir().to_path_buf();
-    let config = Config::new((store, blobs), (auth, clear_rooms), facts, state_dir);
+    let keys = place.keys(Served::Log(Arc::clone(node.log()))).server_key_of(server_key_of);
+    let config = Config::new((store, blobs), (auth, clear_rooms), facts, state_dir).keys(keys);
     front.serve(config, Arc::clone(clock)).await
 }
 
@@ -285,6 +289,10 @@ fn stop_on_signals(stop: &CancellationToken) -> Result<(), DaemonError> {
             stop.cancel();
         });
     }
+    // From here on it ends nobody, also while the store is opened; who serves reads the key file again.
+    signal(SignalKind::hangup())
+        .map(drop)
+        .map_err(|source| DaemonError::Process { step: "listen to signals", source })?;
     Ok(())
 }
 

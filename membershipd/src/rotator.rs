@@ -6,11 +6,13 @@ use std::sync::{
 };
 
 use serde::{Deserialize, Serialize};
-use unibus_keyfile::{error::ErrorClass, node_key::NodeKeyFile};
+use unibus_keyfile::error::ErrorClass;
 use unibus_store::sqlcipher::{
     SqlcipherStore,
     rotation::{OldKey, RotateOptions, Rotated, RotationError, Watcher},
 };
+
+use crate::keys::InUse;
 
 /// What begins a rotation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -101,7 +103,7 @@ impl Refusal {
 /// Rotates, one at a time.
 pub struct Rotator {
     store: Arc<SqlcipherStore>,
-    own: Arc<NodeKeyFile>,
+    own: InUse,
     body: Mutex<RotationBody>,
     stopping: AtomicBool,
 }
@@ -115,7 +117,7 @@ impl std::fmt::Debug for Rotator {
 impl Rotator {
     /// For this store, with this node's key.
     #[must_use]
-    pub fn new(store: Arc<SqlcipherStore>, own: Arc<NodeKeyFile>) -> Self {
+    pub fn new(store: Arc<SqlcipherStore>, own: InUse) -> Self {
         Self { store, own, body: Mutex::default(), stopping: AtomicBool::new(false) }
     }
 
@@ -149,7 +151,7 @@ impl Rotator {
         let plan = data_encoding::HEXLOWER.decode(begin.plan.as_bytes()).ok();
         let plan = plan.and_then(|plan| plan.try_into().ok()).unwrap_or_default();
         let old_key = if begin.retain { OldKey::Retained } else { OldKey::Destroyed };
-        let options = RotateOptions::new(Arc::clone(&self.own))
+        let options = RotateOptions::new(self.own.now())
             .old_key(old_key)
             .pace(begin.rate)
             .plan(plan, begin.remarks.clone());
@@ -182,7 +184,7 @@ impl Rotator {
         if self.store.keyring().cluster().to_string() != cluster {
             return Err(Refusal::changed("the daemon serves a store of another cluster"));
         }
-        let aborted = self.store.abort_rotation(&self.own, watcher);
+        let aborted = self.store.abort_rotation(&self.own.now(), watcher);
         aborted.map(|epoch| epoch.get()).map_err(|error| Refusal::of(&error))
     }
 

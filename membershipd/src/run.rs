@@ -24,6 +24,7 @@ use crate::{
         limits::{self, Limits},
         router::{self, App},
     },
+    keys::NodeKeys,
     posture::{Facts, PostureKeeper, Waiting},
 };
 
@@ -46,6 +47,8 @@ pub struct Config {
     pub facts: Facts,
     /// Folder of the admin socket.
     pub state_dir: PathBuf,
+    /// The node's own keys, where they can be read again.
+    pub keys: Option<Arc<NodeKeys>>,
     /// Limits of connections and bodies.
     pub limits: Limits,
 }
@@ -59,7 +62,14 @@ impl Config {
         facts: Facts,
         state_dir: PathBuf,
     ) -> Self {
-        Self { store, blobs, auth, clear_rooms, facts, state_dir, limits: Limits::default() }
+        Self { store, blobs, auth, clear_rooms, facts, state_dir, keys: None, limits: Limits::default() }
+    }
+
+    /// Names the node's own keys, so that they can be read again.
+    #[must_use]
+    pub fn keys(mut self, keys: NodeKeys) -> Self {
+        self.keys = Some(Arc::new(keys));
+        self
     }
 }
 
@@ -99,14 +109,19 @@ impl Front {
     /// # Errors
     /// [`DaemonError::Lost`] if nats-server ended for good.
     pub async fn serve(self, config: Config, clock: Arc<dyn Clock>) -> Result<(), DaemonError> {
-        let Config { store, blobs, auth, clear_rooms, facts, state_dir: _, limits } = config;
+        let Config { store, blobs, auth, clear_rooms, facts, state_dir: _, keys, limits } = config;
         let node = facts.kv.clone();
         let keeper = PostureKeeper::new((Arc::clone(&store), Arc::clone(&blobs)), Arc::clone(&clock), facts);
         let posture = Arc::new(keeper);
         let app = App::new((store, blobs), clock, (auth, clear_rooms), Arc::clone(&posture), limits);
-        let app = Arc::new(app);
+        let app = Arc::new(app.keys(keys.clone()));
         let background = CancellationToken::new();
         let mut tasks = watch(&posture, &background);
+        if let Some(keys) = keys {
+            let following = Arc::clone(&keys).follow(Arc::clone(&posture));
+            tasks.spawn(background.clone().run_until_cancelled_owned(following));
+            tasks.spawn(background.clone().run_until_cancelled_owned(reload_on_hangup(keys)));
+        }
         // They were empty: nobody else fills them.
         self.public.set(router::public(Arc::clone(&app))).ok();
         self.admin.set(router::admin(app)).ok();
@@ -137,6 +152,23 @@ impl Front {
         self.stop.cancel();
         while self.doors.join_next().await.is_some() {}
         drop(self.socket);
+    }
+}
+
+/// Reads the key file again whenever the operator asks with SIGHUP.
+async fn reload_on_hangup(keys: Arc<NodeKeys>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut hangups = match signal(SignalKind::hangup()) {
+        Ok(hangups) => hangups,
+        Err(error) => {
+            tracing::error!(%error, "SIGHUP is not listened to; the key file can be read again over the admin socket");
+            return;
+        }
+    };
+    while hangups.recv().await.is_some() {
+        let keys = Arc::clone(&keys);
+        // What came of it stands in the log.
+        tokio::task::spawn_blocking(move || keys.reload().ok()).await.ok();
     }
 }
 

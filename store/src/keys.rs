@@ -1,6 +1,7 @@
 //! With which key a sealed store is opened.
 
 mod replace;
+mod report;
 
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use unibus_keyfile::nodeset::Nodeset;
 use unibus_keyfile::operator_key::{ExtraRecoveryKey, OperatorKey};
 
 pub use self::replace::ReplaceError;
+pub use self::report::{KeysReport, Refusal};
 
 /// With which key a store is opened.
 #[derive(Debug, Clone)]

@@ -23,6 +23,7 @@ mod paths;
 mod proof;
 mod query;
 mod readers;
+mod rekey;
 pub mod rotation;
 mod schema;
 mod view;
@@ -30,12 +31,12 @@ mod wal;
 mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use unibus_keyfile::digest::StateHasher;
 use unibus_keyfile::durable::LockFile;
-use unibus_keyfile::id::{Fingerprint, UnixTime};
+use unibus_keyfile::id::UnixTime;
 use unibus_keyfile::keyring::Keyring;
 use unibus_keyfile::nodeset::Nodeset;
 use unibus_keyfile::witness::Witness;
@@ -46,6 +47,7 @@ pub use self::{
     error::OpenError,
     fault::{Fault, SqliteError},
     options::{Mode, OpenOptions},
+    rekey::Followed,
 };
 use self::{
     current::{Current, Place},
@@ -102,7 +104,8 @@ pub struct SqlcipherStore {
     hasher: StateHasher,
     turning: Turning,
     paths: Paths,
-    node_key: Option<Fingerprint>,
+    /// Replaced as a whole when the key file was read again.
+    keys: RwLock<Keys>,
     cipher: String,
     schema: Schema,
     last_proof: Mutex<LastProof>,
@@ -188,7 +191,7 @@ impl SqlcipherStore {
             shared,
             hasher: hasher(),
             turning: Turning::default(),
-            node_key: own.fingerprints().first().copied(),
+            keys: RwLock::new(options.keys.clone()),
             cipher,
             schema: options.schema,
             last_proof: Mutex::new(last_proof),
@@ -214,7 +217,7 @@ impl SqlcipherStore {
             shared: Arc::new(Shared::new(proof.meta, witness)),
             hasher,
             turning: Turning::default(),
-            node_key: options.keys.node().and_then(|own| own.fingerprints().first().copied()),
+            keys: RwLock::new(options.keys.clone()),
             cipher,
             schema: options.schema,
             last_proof: Mutex::new(last_proof),

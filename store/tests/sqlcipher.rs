@@ -8,6 +8,7 @@ mod sqlcipher {
     mod golden;
     mod insider;
     mod opening;
+    mod rekey;
     mod rollback;
     mod rotation;
     mod tamper;

@@ -17,10 +17,10 @@ use super::{
     error::{ApiError, Distrust},
     extract::Caller,
     limits::Limits,
-    routes::{blobs, health, keys, members, rooms, rotation, servers, users},
+    routes::{blobs, health, keys, members, node_keys, rooms, rotation, servers, users},
     signature,
 };
-use crate::{clock::Clock, guards::ClearRooms, posture::PostureKeeper};
+use crate::{clock::Clock, guards::ClearRooms, keys::NodeKeys, posture::PostureKeeper};
 
 /// What every request can reach.
 pub struct App {
@@ -36,6 +36,8 @@ pub struct App {
     pub clear_rooms: ClearRooms,
     /// What was last proven.
     pub posture: Arc<PostureKeeper>,
+    /// The node's own keys, where they can be read again.
+    pub keys: Option<Arc<NodeKeys>>,
     /// Limits of connections and bodies.
     pub limits: Limits,
     pub(super) bodies: Semaphore,
@@ -58,7 +60,14 @@ impl App {
         limits: Limits,
     ) -> Self {
         let bodies = Semaphore::new(limits.bodies_kib);
-        Self { store, blobs, clock, auth, clear_rooms, posture, limits, bodies }
+        Self { store, blobs, clock, auth, clear_rooms, posture, keys: None, limits, bodies }
+    }
+
+    /// Names the node's own keys.
+    #[must_use]
+    pub fn keys(mut self, keys: Option<Arc<NodeKeys>>) -> Self {
+        self.keys = keys;
+        self
     }
 }
 
@@ -100,6 +109,8 @@ pub(crate) fn admin(app: Arc<App>) -> Router {
         .route(crate::admin::ROTATE_EPOCH, get(rotation::show).post(rotation::begin))
         .route(crate::admin::ABORT_ROTATION, post(rotation::abort))
         .route(crate::admin::DRILL, post(health::drilled))
+        .route(crate::admin::KEYS, get(node_keys::show))
+        .route(crate::admin::RELOAD_KEYS, post(node_keys::reload))
         .route(unibus_nats::eviction::SERVERS_PATH, get(servers::show))
         .route(unibus_nats::eviction::EVICT_PATH, get(servers::progress).post(servers::evict));
     finish(open.merge(users), app)

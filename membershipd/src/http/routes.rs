@@ -4,6 +4,7 @@ pub(super) mod blobs;
 pub(super) mod health;
 pub(super) mod keys;
 pub(super) mod members;
+pub(super) mod node_keys;
 pub(super) mod rooms;
 pub(super) mod rotation;
 pub(super) mod servers;

@@ -5,6 +5,7 @@ use std::{path::Path, time::Duration};
 use unibus_keyfile::{
     error::KeyError,
     file,
+    id::Fingerprint,
     node_key::{NodeKey, NodeKeyFile},
 };
 use unibus_nats::{
@@ -142,4 +143,19 @@ fn derived(own: &NodeKeyFile, noted: Option<&(String, u32)>, which: Which) -> Re
         // Made with a node key that is gone: refused at the start, and the newest one for a wipe.
         (_, _) => Ok(of(newest, 1)?),
     }
+}
+
+/// The key of the file that the server-side key of the folder is derived from; none if it is not derived, or from none
+/// of them.
+pub(super) fn derived_from(own: &NodeKeyFile, kv: &KvArgs) -> Option<Fingerprint> {
+    kv.jetstream_cipher.and_then(cipher)?;
+    if kv.jetstream_encryption_key_file.is_some() || !kv.nats_url.is_empty() {
+        return None;
+    }
+    let (noted, generation) = folder::noted_key(&kv.folder())?;
+    let is_of = |slot: &&NodeKey| {
+        ServerKey::of_generation(slot.jetstream_key().expose_to_nats_server(), generation)
+            .is_ok_and(|key| key.fingerprint().to_string() == noted)
+    };
+    own.slots().iter().find(is_of).map(NodeKey::fingerprint)
 }

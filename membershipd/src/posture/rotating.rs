@@ -16,6 +16,12 @@ use crate::{
     watch::Watched,
 };
 
+impl Watcher for PostureKeeper {
+    fn replacing(&self, replace: &mut dyn FnMut()) {
+        self.replace_files(replace);
+    }
+}
+
 impl PostureKeeper {
     /// Begins a rotation, or goes on with one, in the background. Nobody measures meanwhile.
     ///
@@ -68,11 +74,11 @@ impl PostureKeeper {
 
     fn follow(self: &Arc<Self>, rotator: &Arc<Rotator>) -> Arc<dyn Watcher> {
         let keeper = Arc::clone(self);
-        Arc::new(Following::new(Arc::clone(rotator), Box::new(move |replace| keeper.replacing(replace))))
+        Arc::new(Following::new(Arc::clone(rotator), Box::new(move |replace| keeper.replace_files(replace))))
     }
 
     /// Looks at the watched files, lets others take their place, and watches those.
-    fn replacing(&self, replace: &mut dyn FnMut()) {
+    fn replace_files(&self, replace: &mut dyn FnMut()) {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         // What was changed before is not forgiven.
         if let Some(change) = watched.iter_mut().find_map(Watched::look) {

@@ -10,6 +10,12 @@ use super::shared::Shared;
 use crate::keys::{Keys, ReplaceError};
 
 impl SealedLog {
+    /// The keys of this log as they are now.
+    #[must_use]
+    pub fn keys(&self) -> Keys {
+        self.shared.keys()
+    }
+
     /// Puts another key file of this node in place of the one that the log was opened with, while it is served. From
     /// then on its keys open keyrings and sign, and its current one seals the witness. Blocks.
     ///

@@ -140,7 +140,7 @@ impl Backend for SqlcipherStore {
         posture.exposed_epochs = exposed.map(|epoch| epoch.number).collect();
         posture.epoch_since = timestamp(primary.created);
         posture.entries = last.census.total();
-        posture.node_key = self.node_key;
+        posture.node_key = self.keys().node().and_then(|own| own.fingerprints().first().copied());
         posture.cluster = Some(*current.keyring.cluster());
         posture.keyring_version = Some(current.keyring.version());
         posture.recovery_recipients = u32::try_from(current.nodeset.recovery().len()).unwrap_or(u32::MAX);

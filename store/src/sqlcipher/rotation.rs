@@ -256,7 +256,7 @@ impl SqlcipherStore {
         Ok(rotation.to)
     }
 
-    fn one_at_a_time(&self) -> Result<std::sync::MutexGuard<'_, ()>, RotationError> {
+    pub(super) fn one_at_a_time(&self) -> Result<std::sync::MutexGuard<'_, ()>, RotationError> {
         match self.turning.one_at_a_time.try_lock() {
             Ok(guard) => Ok(guard),
             Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
@@ -270,16 +270,7 @@ impl SqlcipherStore {
         (keyring, secrets): (Keyring, Secrets),
         watcher: &Arc<dyn Watcher>,
     ) -> Result<(), RotationError> {
-        let mut result = Ok(());
-        watcher.replacing(&mut || result = self.write_keyring(keyring.as_bytes()));
-        if let Err(error) = result {
-            // The name may be the new file's all the same: what lies there is what counts.
-            let is_there =
-                file::read_document(&self.paths.keyring).is_ok_and(|bytes| bytes == keyring.as_bytes());
-            if !is_there {
-                return Err(error);
-            }
-        }
+        self.put_keyring(keyring.as_bytes(), watcher)?;
         let (version, hash) = (keyring.version(), keyring.hash());
         drop(self.place.replace(self.current().under(keyring, secrets)));
         // If this fails the witness knows the version before, which the new one follows.
@@ -291,6 +282,17 @@ impl SqlcipherStore {
         Ok(answer.recv().unwrap_or_else(|_| Err(self.gone()))?)
     }
 
+    /// Puts the file of a keyring in place.
+    pub(super) fn put_keyring(&self, bytes: &[u8], watcher: &Arc<dyn Watcher>) -> Result<(), RotationError> {
+        let mut result = Ok(());
+        watcher.replacing(&mut || result = self.write_keyring(bytes));
+        result.or_else(|error| {
+            // The name may be the new file's all the same: what lies there is what counts.
+            let is_there = file::read_document(&self.paths.keyring).is_ok_and(|found| found == bytes);
+            if is_there { Ok(()) } else { Err(error) }
+        })
+    }
+
     fn write_keyring(&self, bytes: &[u8]) -> Result<(), RotationError> {
         let path = &self.paths.keyring;
         let failed = |source| OpenError::Document { document: "keyring", source };
@@ -299,7 +301,7 @@ impl SqlcipherStore {
         Ok(())
     }
 
-    fn io(&self, step: &'static str, source: std::io::Error) -> RotationError {
+    pub(super) fn io(&self, step: &'static str, source: std::io::Error) -> RotationError {
         OpenError::Io { step, path: self.paths.database.clone(), source }.into()
     }
 

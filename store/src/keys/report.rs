@@ -1,0 +1,70 @@
+//! What a running daemon says of the keys of its node: the answer of its admin socket, read by the tools.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use unibus_keyfile::keyring::Keyring;
+use unibus_keyfile::node_key::NodeKeyFile;
+use unibus_keyfile::nodeset::Nodeset;
+
+/// Where a node stands with its keys. Fingerprints and versions; never a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct KeysReport {
+    /// Name of the node.
+    pub node: String,
+    /// Pin of the cluster.
+    pub cluster: String,
+    /// Fingerprints of the keys that are in use, the current one first.
+    pub keys: Vec<String>,
+    /// Version of the nodeset that counts.
+    pub nodeset_version: u64,
+    /// The nodes that it lists, each with the fingerprint of its key.
+    pub nodes: BTreeMap<String, String>,
+    /// Version of the keyring.
+    pub keyring_version: u64,
+    /// Version of the nodeset that it is wrapped for.
+    pub keyring_nodeset_version: u64,
+    /// The keyring version that each node has acknowledged last.
+    pub acknowledged: BTreeMap<String, u64>,
+    /// Fingerprint of the key that nats-server's own encryption depends on; null if it depends on none of them.
+    pub server_key_of: Option<String>,
+}
+
+impl KeysReport {
+    /// Puts it together.
+    #[must_use]
+    pub fn new(
+        own: &NodeKeyFile,
+        (nodeset, keyring): (&Nodeset, &Keyring),
+        acknowledged: BTreeMap<String, u64>,
+        server_key_of: Option<String>,
+    ) -> Self {
+        let nodes = nodeset.nodes().iter();
+        Self {
+            node: own.name().to_string(),
+            cluster: own.cluster().to_string(),
+            keys: own.fingerprints().iter().map(ToString::to_string).collect(),
+            nodeset_version: nodeset.version(),
+            nodes: nodes.map(|node| (node.name.to_string(), node.fingerprint().to_string())).collect(),
+            keyring_version: keyring.version(),
+            keyring_nodeset_version: keyring.nodeset_version(),
+            acknowledged,
+            server_key_of,
+        }
+    }
+}
+
+/// Why the daemon does not take a key file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::exhaustive_structs, reason = "complete by nature: what every refusal of this project says")]
+pub struct Refusal {
+    /// Stable code.
+    pub code: String,
+    /// Exit code that a command ends with for it.
+    pub exit: u8,
+    /// What is wrong.
+    pub message: String,
+    /// What to do next.
+    pub hint: String,
+}
