@@ -302,7 +302,13 @@ impl Keyring {
             own.slots().iter().filter(|s| s.fingerprint() != signer.fingerprint()).map(NodeKey::signing),
         );
         let keys: Vec<&Signature25519> = keys.iter().collect();
-        let bytes = signed::encode(Kind::Keyring, &signed::encode_body(&body_of(&contents)), &keys);
+        let body = signed::encode_body(&body_of(&contents));
+        if body.len() > signed::MAX_BODY_BYTES {
+            let (found, limit) = (body.len(), signed::MAX_BODY_BYTES);
+            let why = format!("the keyring would have {found} bytes, over the limit of {limit}");
+            return Err(DocumentError::Invalid(why));
+        }
+        let bytes = signed::encode(Kind::Keyring, &body, &keys);
         Self::decode(&bytes, nodeset, Some(own))
     }
 

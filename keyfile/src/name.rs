@@ -101,6 +101,8 @@ mod tests {
         for other in [one.name(2, b"alice"), one.name(1, b"alicf"), two.name(1, b"alice")] {
             assert_ne!(name, other);
         }
+        let state = StateKey::init_with(|b| b.fill(1));
+        assert_ne!(name, Blinder::of_state(&state, &cluster).name(1, b"alice"), "a key of another kind");
         assert!(name.as_str().bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()));
     }
 }

@@ -5,6 +5,8 @@
 #[path = "receipt/forged.rs"]
 mod forged;
 
+use std::sync::OnceLock;
+
 use data_encoding::{BASE64, HEXLOWER};
 use serde_json::Value;
 use unibus_keyfile::{
@@ -35,6 +37,7 @@ struct World {
     nodes: Vec<NodeKeyFile>,
     nodeset: Nodeset,
     steps: Vec<(Keyring, Secrets)>,
+    good: OnceLock<Receipt>,
 }
 
 const STAGED: usize = 1;
@@ -60,7 +63,7 @@ impl World {
         steps.push(keyring.activate(&nodeset, own, secrets).unwrap());
         let (keyring, secrets) = &steps[ACTIVE];
         steps.push(keyring.destroy(&nodeset, own, secrets, retain).unwrap());
-        Self { operator, nodes, nodeset, steps }
+        Self { operator, nodes, nodeset, steps, good: OnceLock::new() }
     }
 
     fn keyring(&self, step: usize) -> &Keyring {
@@ -131,7 +134,7 @@ impl World {
     }
 
     fn good(&self) -> Receipt {
-        self.sign(self.draft()).unwrap()
+        self.good.get_or_init(|| self.sign(self.draft()).unwrap()).clone()
     }
 }
 
@@ -241,6 +244,15 @@ fn what_cannot_be_verified_is_not_signed() {
         let refused = w.sign(draft).unwrap_err();
         assert!(matches!(refused, ReceiptError::Decode(DecodeError::Field(_))), "{refused:?}");
     }
+}
+
+#[test]
+fn a_node_signs_with_the_key_that_the_nodeset_lists() {
+    let mut w = World::new();
+    let draft = w.draft();
+    w.nodes[0].rotate().unwrap();
+    let report = w.sign(draft).unwrap().verify(Some(w.nodeset.cluster())).unwrap();
+    assert_eq!(report.signer, *w.nodes[0].name());
 }
 
 #[test]

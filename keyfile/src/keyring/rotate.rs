@@ -220,3 +220,26 @@ fn next_number(contents: &Contents, carried: Option<Epoch>) -> Result<Epoch, Doc
     let next = last.and_then(Epoch::next).filter(|_| contents.epochs.len() < MAX_EPOCHS);
     next.ok_or_else(|| DocumentError::Invalid("no epoch number is left".into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{id::Lineage, keyring::RetainedWrap, nodeset::Plan, operator_key::OperatorKey};
+
+    #[test]
+    fn a_keyring_that_nobody_could_read_is_not_made() {
+        let operator = OperatorKey::generate();
+        let own = NodeKeyFile::generate("alpha".parse().unwrap(), operator.cluster_id());
+        let now = UnixTime::from_seconds(1);
+        let nodeset = Plan::first(&operator).with_node(own.member(now)).sign(&operator).unwrap();
+        let (mut keyring, secrets) = Keyring::create(&nodeset, &own, Lineage::random(), None, now).unwrap();
+        let wrap = |number: u32| RetainedWrap {
+            epoch: Epoch::from_stored(number).unwrap(),
+            recipient: [1; 32],
+            wrapped: vec![0; super::super::RETAINED_WRAP_BYTES],
+        };
+        keyring.contents.retained = (1..900).map(wrap).collect();
+        let refused = keyring.stage(&nodeset, &own, &secrets, now).unwrap_err();
+        assert!(matches!(&refused, DocumentError::Invalid(why) if why.contains("1048576")), "{refused:?}");
+    }
+}
