@@ -14,6 +14,7 @@
 //! - [`blobs`]: the folder of sealed blobs
 //! - [`failpoint`]: where tests let a step fail
 //! - [`audit`]: reading folders as a thief would
+//! - [`rotation`]: which step of a change of keys comes next
 //! - `plaintext` (feature `sqlcipher`): the plaintext databases of earlier deployments, to be read and left behind
 //! - `sealed_log` (feature `sealed-log`): the backend over JetStream, for one node or several
 //! - `sqlcipher` (feature `sqlcipher`): the backend of a single node
@@ -33,6 +34,7 @@ pub mod memory;
 #[cfg(feature = "sqlcipher")]
 pub mod plaintext;
 pub mod record;
+pub mod rotation;
 #[cfg(feature = "sealed-log")]
 pub mod sealed_log;
 #[cfg(feature = "sqlcipher")]

@@ -22,17 +22,20 @@ mod guard;
 mod history;
 mod import;
 mod keeper;
+mod keyring;
 mod nonces;
 mod options;
 #[cfg(feature = "sqlcipher")]
 pub(crate) mod others;
 mod rekey;
 mod replay;
+mod rotation;
 mod salvage;
 mod shared;
 #[cfg(test)]
 mod spec;
 mod stream;
+mod succession;
 mod transaction;
 mod view;
 mod wire;
@@ -54,20 +57,18 @@ use unibus_keyfile::witness::{Witness, WitnessSealer};
 
 use self::{
     boot::Booted,
-    documents::Documents,
     duties::Duties,
-    entry::{DocumentName, Sealed},
     guard::LastLook,
     keeper::Keeper,
     nonces::Claims,
     shared::Shared,
-    view::State,
     wire::Wire,
     writer::{Job, WRITE_DEADLINE, Work, Writer},
 };
 pub use self::{
     error::LogError,
     options::{Access, BootEvent, Clock, LogOptions, Progress},
+    rotation::{Evidence, RotationEvent, Told},
     salvage::Quarantined,
     stream::STREAM,
 };
@@ -182,6 +183,7 @@ impl SealedLog {
                 ended: 0,
             };
             tokio::spawn(follower::follow(Arc::clone(&shared), wire.clone()));
+            tokio::spawn(succession::follow(Arc::clone(&shared), wire.clone(), options.clone()));
             tokio::spawn(writer.run());
             if serves {
                 let look = Arc::clone(&last_look);
@@ -217,7 +219,7 @@ impl SealedLog {
     async fn begin_to_serve(&self, begun: Instant, has_witness: bool) -> Result<(), LogError> {
         let of = |jobs: &mpsc::Sender<Job>| {
             let (shared, options) = (Arc::clone(&self.shared), &self.options);
-            Duties::new(shared, jobs.downgrade(), options.nodeset.clone(), Arc::clone(&options.progress))
+            Duties::new(shared, jobs.downgrade(), options.nodeset.clone(), options.data_dir.clone(), Arc::clone(&options.progress))
         };
         let duties = self.jobs.as_ref().map(of);
         let budget = self.options.boot_budget.saturating_sub(begun.elapsed()).max(Duration::from_secs(1));
@@ -419,49 +421,6 @@ impl SealedLog {
     /// As [`SealedLog::replication`].
     pub fn replication_now(&self) -> Result<Replication, StoreError> {
         self.blocking(self.replication())?
-    }
-
-    /// Takes over the state key of a source, so that equal contents have equal digests: the log's keyring is followed by
-    /// one with that key and a new epoch. Only a log that never held a record allows it. Blocks.
-    ///
-    /// # Errors
-    /// [`LogError::NotEmpty`]; what keeps the log from writing.
-    pub fn carry_over(&self, carried: CarriedOver) -> Result<(), LogError> {
-        let keys = self.shared.keys();
-        let own = keys.node().ok_or(LogError::Misuse("an import needs the node's key file"))?;
-        let (next, sealed, before) = {
-            let (state, documents) = (self.shared.state(), self.shared.documents());
-            if state.ever_held_a_record() {
-                return Err(LogError::NotEmpty { records: state.census().total() });
-            }
-            let now = boot::unix(self.shared.now());
-            let (nodeset, secrets) = (&documents.nodeset, &documents.secrets);
-            let (next, _) =
-                documents.keyring.carry_over(nodeset, own, secrets, carried, now).map_err(|source| {
-                    let sequence = Sequence(state.sequence());
-                    LogError::UntrustedEntry { document: "keyring", sequence, source }
-                })?;
-            let payload = next.as_bytes().to_vec().into();
-            let sealed = Sealed { subject: DocumentName::Keyring.subject(), payload };
-            (next, sealed, documents.keyring.hash())
-        };
-        let made = next.hash();
-        let make = move |documents: &Documents, state: &State| match documents.keyring.hash() {
-            // By an attempt of which nobody knew.
-            hash if hash == made => Ok(None),
-            _ if state.ever_held_a_record() => Err(StoreError::NotEmpty { records: state.census().total() }),
-            hash if hash == before => Ok(Some(sealed.clone())),
-            _ => Err(StoreError::Unavailable { why: "another keyring was published meanwhile; try again" }),
-        };
-        self.blocking(async {
-            self.submit(Work::Document(Box::new(make))).await?;
-            let mut advanced = self.shared.advanced.subscribe();
-            let is_here = advanced.wait_for(|_| self.shared.documents().keyring.hash() == made);
-            // A view that does not get there is noticed by the next write.
-            drop(tokio::time::timeout(WRITE_DEADLINE, is_here).await);
-            Ok::<_, StoreError>(())
-        })??;
-        Ok(())
     }
 }
 

@@ -15,5 +15,6 @@ mod cluster {
     mod partitions;
     mod raising;
     mod rollback;
+    mod rotation;
     mod soak;
 }

@@ -18,6 +18,7 @@ use super::error::LogError;
 use super::options::{Access, BootEvent, LogOptions};
 use super::replay;
 use super::shared::Shared;
+use super::succession;
 use super::stream::{STREAM, SettingsError, StreamInfo};
 use super::wire::{PublishError, Raw, Wire, WireError, WireOptions};
 use crate::record::Timestamp;
@@ -118,11 +119,12 @@ pub(super) async fn boot(options: &LogOptions, carried: Option<CarriedOver>) -> 
     let lock = if serves { Some(lock(options)?) } else { None };
     let mut patience = Patience::new(options, Instant::now());
     let wire = connect(options, &mut patience).await?;
+    succession::find(&wire, witness.as_ref().map(|seen| seen.sequence), &mut patience).await?;
     let (info, made) = stream(options, &wire, witness.as_ref(), &mut patience).await?;
     let mut minting = Minting { file: &file, carried, witness: witness.as_ref(), minted: false };
     let documents = loop {
         let (nodeset, keyring) = documents(options, &wire, &mut minting, &mut patience).await?;
-        match Documents::open(&options.keys, file.clone(), &nodeset, &keyring) {
+        match Documents::open(&options.keys, file.clone(), &nodeset, &keyring, wire.generation()) {
             Err(error @ LogError::NotWrapped { .. }) if serves => patience.wait_for_keys(error).await?,
             opened => break opened?,
         }
@@ -142,6 +144,9 @@ pub(super) async fn boot(options: &LogOptions, carried: Option<CarriedOver>) -> 
     let seen = witness.as_ref().filter(|_| may_lag && options.access != Access::Init);
     let seen = seen.map_or(0, |seen| seen.sequence.0);
     replay::replay_to(seen, &shared, &wire, options, &mut patience).await?;
+    if !is_salvage {
+        succession::arrive(&shared, &wire, options, &mut patience).await?;
+    }
     if options.access != Access::Init {
         let judged = against_witness(&shared, options, witness.as_ref(), minted);
         judged.or_else(|error| shared.aside.put(error))?;
@@ -342,8 +347,8 @@ async fn documents(
 ) -> Result<(Raw, Raw), LogError> {
     loop {
         let found = async {
-            let nodeset = wire.get_last(&DocumentName::Nodeset.subject()).await?;
-            let keyring = wire.get_last(&DocumentName::Keyring.subject()).await?;
+            let nodeset = wire.get_last(&DocumentName::Nodeset.subject(wire.generation())).await?;
+            let keyring = wire.get_last(&DocumentName::Keyring.subject(wire.generation())).await?;
             Ok::<_, WireError>((nodeset, keyring, wire.info().await?.last_sequence))
         };
         match found.await {
@@ -380,11 +385,11 @@ async fn mint(
     let now = (options.clock)();
     let (keyring, secrets) = Keyring::create(nodeset, own, Lineage::random(), carried, unix(now))
         .map_err(|source| LogError::Untrusted { path: options.nodeset.clone(), source })?;
-    let codec = Codec::new(&keyring, &secrets);
+    let codec = Codec::new(&keyring, &secrets, wire.generation());
     let heartbeat = Heartbeat { at: now, keyring_version: keyring.version(), keyring_hash: keyring.hash() };
     let beat = Content::Heartbeat { node: own.name().clone(), heartbeat };
     let document =
-        |name: DocumentName, bytes: &[u8]| Sealed { subject: name.subject(), payload: bytes.to_vec().into() };
+        |name: DocumentName, bytes: &[u8]| Sealed { subject: name.subject(wire.generation()), payload: bytes.to_vec().into() };
     let first = [
         document(DocumentName::Nodeset, nodeset.as_bytes()),
         document(DocumentName::Keyring, keyring.as_bytes()),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use unibus_keyfile::acknowledgement::Acknowledgement;
+use unibus_keyfile::census::Census;
 use unibus_keyfile::error::{DocumentError, UnlockError};
 use unibus_keyfile::id::{NodeName, Sequence};
 use unibus_keyfile::keyring::{Keyring, Secrets};
@@ -13,6 +14,7 @@ use unibus_keyfile::witness::Witness;
 
 use super::entry::{Codec, DocumentName};
 use super::error::LogError;
+use super::stream::Generation;
 use super::wire::Raw;
 use crate::keys::Keys;
 
@@ -31,10 +33,18 @@ pub(super) struct Documents {
     pub(super) secrets: Arc<Secrets>,
     /// Seals and opens under it.
     pub(super) codec: Arc<Codec>,
+    /// The stream that they stand in.
+    pub(super) generation: Generation,
+    /// The stream is being filled: keyrings that it never held may have come before one that it is given.
+    pub(super) is_filling: bool,
     /// Where the nodeset and the keyring stood that the log was opened with.
     fetched: (u64, u64),
     /// The keyring versions that nodes have acknowledged.
     pub(super) acknowledged: BTreeMap<NodeName, u64>,
+    /// Their words, as they were signed.
+    pub(super) words: BTreeMap<NodeName, Vec<u8>>,
+    /// The last census of each node.
+    pub(super) censuses: BTreeMap<NodeName, Census>,
 }
 
 /// What became of a nodeset that this node's file has got.
@@ -66,7 +76,13 @@ pub(super) enum Adopted {
 
 impl Documents {
     /// The documents at the start, as they stand in the log now.
-    pub(super) fn open(keys: &Keys, file: Nodeset, nodeset: &Raw, keyring: &Raw) -> Result<Self, LogError> {
+    pub(super) fn open(
+        keys: &Keys,
+        file: Nodeset,
+        nodeset: &Raw,
+        keyring: &Raw,
+        generation: Generation,
+    ) -> Result<Self, LogError> {
         let fetched = (nodeset.sequence, keyring.sequence);
         let published = decode_nodeset(keys, nodeset)?;
         let published_nodeset = published.version();
@@ -88,7 +104,7 @@ impl Documents {
             (source, _) => LogError::Unlock(source),
         })?;
         let secrets = Arc::new(secrets);
-        let codec = Arc::new(Codec::new(&found, &secrets));
+        let codec = Arc::new(Codec::new(&found, &secrets, generation));
         let (acknowledged, brought) = (BTreeMap::new(), None);
         Ok(Self {
             nodeset,
@@ -97,9 +113,24 @@ impl Documents {
             keyring: found,
             secrets,
             codec,
+            generation,
+            is_filling: false,
             fetched,
             acknowledged,
+            words: BTreeMap::new(),
+            censuses: BTreeMap::new(),
         })
+    }
+
+    /// Those of the stream that follows, with what this node's file has got since.
+    pub(super) fn followed_by(&self, next: &Self) -> Self {
+        let mut next = next.clone();
+        next.is_filling = false;
+        let newest = self.newest_nodeset();
+        if newest.version() > next.newest_nodeset().version() {
+            next.brought = Some(newest.clone());
+        }
+        next
     }
 
     /// The newest nodeset that is at hand, whether or not it counts yet.
@@ -168,6 +199,7 @@ impl Documents {
                     // counts no more. A stranger's counts as little.
                     Err(DocumentError::Signer { .. }) => {
                         self.acknowledged.remove(node);
+                        self.words.remove(node);
                         return Ok(Adopted::Noted);
                     }
                     found => found.map_err(|source| untrusted("acknowledgement", raw.sequence, source))?,
@@ -176,6 +208,21 @@ impl Documents {
                     return Err(planted(raw, "an acknowledgement under another node's name".into()));
                 }
                 self.acknowledged.insert(node.clone(), found.keyring_version());
+                self.words.insert(node.clone(), found.as_bytes().to_vec());
+                Ok(Adopted::Noted)
+            }
+            DocumentName::Census(node) => {
+                let found = match Census::decode(&raw.payload, &self.nodeset) {
+                    Err(DocumentError::Signer { .. }) => {
+                        self.censuses.remove(node);
+                        return Ok(Adopted::Noted);
+                    }
+                    found => found.map_err(|source| untrusted("census", raw.sequence, source))?,
+                };
+                if found.node() != node {
+                    return Err(planted(raw, "a census under another node's name".into()));
+                }
+                self.censuses.insert(node.clone(), found);
                 Ok(Adopted::Noted)
             }
         }
@@ -195,8 +242,12 @@ impl Documents {
     fn adopt_keyring(&mut self, keys: &Keys, raw: &Raw) -> Result<Adopted, LogError> {
         let found = Keyring::decode(&raw.payload, &self.nodeset, keys.node())
             .map_err(|source| untrusted("keyring", raw.sequence, source))?;
-        let follows = found.version() == self.keyring.version().saturating_add(1)
-            && found.previous() == Some(self.keyring.hash());
+        let follows = if self.is_filling {
+            found.version() > self.keyring.version()
+        } else {
+            found.version() == self.keyring.version().saturating_add(1)
+                && found.previous() == Some(self.keyring.hash())
+        };
         if !follows || found.lineage() != self.keyring.lineage() {
             return Err(planted(
                 raw,
@@ -206,7 +257,7 @@ impl Documents {
         let secrets = Arc::new(keys.unlock(&found).map_err(LogError::Unlock)?);
         let adopted =
             if found.changes_state_key(&self.keyring) { Adopted::StateKey } else { Adopted::Keyring };
-        self.codec = Arc::new(Codec::new(&found, &secrets));
+        self.codec = Arc::new(Codec::new(&found, &secrets, self.generation));
         (self.keyring, self.secrets, self.fetched.1) = (found, secrets, raw.sequence);
         Ok(adopted)
     }

@@ -2,14 +2,15 @@
 //! word that it has unlocked the keyring. Paid at the start, and again whenever the log or the file has changed (SPEC
 //! store, section 8.4).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use unibus_keyfile::acknowledgement::Acknowledgement;
+use unibus_keyfile::census::{Census, CensusFacts, DiskScan};
 use unibus_keyfile::file;
-use unibus_keyfile::id::Sequence;
+use unibus_keyfile::id::{Epoch, Sequence};
 use unibus_keyfile::node_key::NodeKeyFile;
 
 use super::boot::unix;
@@ -19,6 +20,7 @@ use super::error::LogError;
 use super::options::{BootEvent, Progress};
 use super::shared::Shared;
 use super::writer::{self, Job, WRITE_DEADLINE, Work};
+use crate::audit;
 use crate::error::StoreError;
 use crate::record::Timestamp;
 
@@ -71,7 +73,7 @@ fn make(
     (at, now): (u64, Timestamp),
 ) -> Result<(Sealed, u64), LogError> {
     let of = |name: DocumentName, bytes: &[u8], version: u64| {
-        (Sealed { subject: name.subject(), payload: bytes.to_vec().into() }, version)
+        (Sealed { subject: name.subject(documents.generation), payload: bytes.to_vec().into() }, version)
     };
     let refused =
         |document| move |source| LogError::UntrustedEntry { document, sequence: Sequence(at), source };
@@ -103,6 +105,8 @@ pub(super) struct Duties {
     /// Weak: whoever pays does not keep the log open.
     jobs: mpsc::WeakSender<Job>,
     nodeset: PathBuf,
+    /// Where the server of this node keeps its files.
+    data_dir: Option<PathBuf>,
     progress: Progress,
 }
 
@@ -111,9 +115,10 @@ impl Duties {
         shared: Arc<Shared>,
         jobs: mpsc::WeakSender<Job>,
         nodeset: PathBuf,
+        data_dir: Option<PathBuf>,
         progress: Progress,
     ) -> Self {
-        Self { shared, jobs, nodeset, progress }
+        Self { shared, jobs, nodeset, data_dir, progress }
     }
 
     /// Publishes all that is due now.
@@ -172,6 +177,9 @@ impl Duties {
         while self.shared.verdict().is_none() && self.jobs.strong_count() > 0 {
             tokio::time::sleep(LOOK_EVERY).await;
             self.look(&mut seen).await;
+            if let Err(error) = self.give_census().await {
+                (self.progress)(&BootEvent::Owing { why: in_full(&error) });
+            }
             if !self.is_due() || failed.is_some_and(|at| at.elapsed() < AGAIN) {
                 continue;
             }
@@ -183,6 +191,61 @@ impl Duties {
                 }
             };
         }
+    }
+
+    /// What this node held when it passed the last barrier, if nobody has its word about that yet.
+    fn owed_census(&self) -> Option<CensusFacts> {
+        let own = self.shared.keys.node()?;
+        let (state, documents) = (self.shared.state(), self.shared.documents());
+        let passage = state.passage()?;
+        let seen = passage.seen.as_ref()?;
+        let given = documents.censuses.get(own.name());
+        let is_given = given.is_some_and(|census| census.barrier_id() == &passage.id);
+        if is_given || state.closed().is_some() || !documents.lists(own) {
+            return None;
+        }
+        Some(CensusFacts {
+            cluster: *documents.keyring.cluster(),
+            lineage: *documents.keyring.lineage(),
+            keyring_version: documents.keyring.version(),
+            keyring_hash: documents.keyring.hash(),
+            stream: documents.generation.stream(),
+            barrier: passage.sequence,
+            barrier_id: passage.id,
+            digest: *seen.digest.as_bytes(),
+            records: seen.records,
+            entries: seen.entries.iter().map(|(epoch, count)| (*epoch, *count)).collect(),
+            unsealed: 0,
+            undecryptable: 0,
+            disk: None,
+            created: unix(self.shared.now()),
+        })
+    }
+
+    /// Gives this node's word about what it holds, and what the files of its server hold, if that is owed.
+    async fn give_census(&self) -> Result<(), LogError> {
+        let Some(mut facts) = self.owed_census() else { return Ok(()) };
+        if let Some(folder) = self.data_dir.clone() {
+            let scanned = tokio::task::spawn_blocking(move || scan(&folder)).await;
+            facts.disk = scanned.ok().flatten();
+        }
+        let Some(jobs) = self.jobs.upgrade() else { return Ok(()) };
+        let shared = Arc::clone(&self.shared);
+        let make: writer::Make = Box::new(move |documents, state| {
+            let Some(own) = shared.keys.node() else { return Ok(None) };
+            // Whoever wants another one has written another barrier.
+            if state.passage().is_none_or(|passage| passage.id != facts.barrier_id) {
+                return Ok(None);
+            }
+            let refused = |source| {
+                let sequence = Sequence(state.sequence());
+                StoreError::from(LogError::UntrustedEntry { document: "census", sequence, source })
+            };
+            let census = Census::sign(own, facts.clone()).map_err(refused)?;
+            let subject = DocumentName::Census(own.name().clone()).subject(documents.generation);
+            Ok(Some(Sealed { subject, payload: census.as_bytes().to_vec().into() }))
+        });
+        Ok(writer::submit(&jobs, Work::Document(make)).await?)
     }
 
     /// Reads the nodeset's file, and takes a newer nodeset from it.
@@ -209,6 +272,22 @@ impl Duties {
             (self.progress)(&BootEvent::NodesetRefused { path: self.nodeset.clone(), why });
         }
     }
+}
+
+/// What the files under a folder hold, once what was written is on the disk.
+fn scan(folder: &Path) -> Option<DiskScan> {
+    let opened = std::fs::File::open(folder).ok()?;
+    rustix::fs::syncfs(&opened).ok()?;
+    let roots = [folder.to_owned()];
+    let report = audit::scan(audit::Canaries::default(), &roots, audit::Options::default(), &|_| {});
+    let is_unread = |one: &audit::NotChecked| matches!(one.reason, audit::Reason::Unreadable(_));
+    if report.not_checked.iter().any(is_unread) {
+        return None;
+    }
+    let files = u64::try_from(report.files).unwrap_or(u64::MAX);
+    let known = report.envelopes.iter();
+    let known = known.filter_map(|(epoch, count)| Some((Epoch::from_stored(*epoch)?, *count)));
+    Some(DiskScan { files, bytes: report.bytes, envelopes: known.collect() })
 }
 
 fn in_full(error: &dyn std::error::Error) -> String {

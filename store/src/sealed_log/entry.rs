@@ -15,7 +15,7 @@ use unibus_keyfile::name::Blinder;
 use unibus_keyfile::seal::{Nonce, Sealer};
 use zeroize::Zeroizing;
 
-use super::stream::{STREAM, SUBJECT_PREFIX};
+use super::stream::Generation;
 use super::wire::Raw;
 use crate::error::StoreError;
 use crate::record::{Kind, Record, RecordBytes, RecordId, Timestamp};
@@ -26,6 +26,16 @@ const HEARTBEAT: u8 = 64;
 const IMPORT: u8 = 65;
 /// Kind of the nonce floor.
 const NONCE_FLOOR: u8 = 66;
+/// Kind of the entry that closes a stream of the log.
+const CLOSED: u8 = 68;
+/// Kind of a barrier.
+const BARRIER: u8 = 69;
+/// Kind of the mark of whoever drives a rotation.
+const DRIVER: u8 = 70;
+/// Kind of what is kept for the receipt of a rotation.
+const EVIDENCE: u8 = 71;
+/// Most bytes of a label of evidence.
+const LABEL_MAX: usize = 128;
 /// Kind of a nonce: in names only, a nonce is no entry.
 pub(super) const NONCE: u8 = 67;
 /// First byte of the body of a heartbeat or nonce floor.
@@ -40,6 +50,8 @@ pub(super) enum DocumentName {
     Keyring,
     /// A node's word that it has a version of the keyring.
     Acknowledgement(NodeName),
+    /// A node's word about what it holds.
+    Census(NodeName),
 }
 
 impl fmt::Display for DocumentName {
@@ -48,22 +60,31 @@ impl fmt::Display for DocumentName {
             Self::Nodeset => f.write_str("doc.nodeset"),
             Self::Keyring => f.write_str("doc.keyring"),
             Self::Acknowledgement(node) => write!(f, "doc.ack.{node}"),
+            Self::Census(node) => write!(f, "doc.census.{node}"),
         }
     }
 }
 
 impl DocumentName {
     /// The subject under which it is published.
-    pub(super) fn subject(&self) -> String {
-        format!("{SUBJECT_PREFIX}{self}")
+    pub(super) fn subject(&self, generation: Generation) -> String {
+        format!("{}{self}", generation.prefix())
     }
 
-    /// The document that a subject names; none if it names a sealed entry.
-    pub(super) fn of_subject(subject: &str) -> Option<Self> {
-        match subject.strip_prefix(SUBJECT_PREFIX)?.strip_prefix("doc.")? {
+    /// The document that a subject names behind the prefix of its stream; none if it names a sealed entry.
+    pub(super) fn of_subject(subject: &str, prefix: &str) -> Option<Self> {
+        match subject.strip_prefix(prefix)?.strip_prefix("doc.")? {
             "nodeset" => Some(Self::Nodeset),
             "keyring" => Some(Self::Keyring),
-            other => NodeName::from_str(other.strip_prefix("ack.")?).ok().map(Self::Acknowledgement),
+            other => {
+                let (kind, node) = other.split_once('.')?;
+                let node = NodeName::from_str(node).ok()?;
+                match kind {
+                    "ack" => Some(Self::Acknowledgement(node)),
+                    "census" => Some(Self::Census(node)),
+                    _ => None,
+                }
+            }
         }
     }
 }
@@ -103,6 +124,30 @@ pub(super) enum Content {
     },
     /// Signed requests that expire at this time or before are refused.
     NonceFloor(Timestamp),
+    /// The last entry of its stream: the log goes on in another one.
+    Closed {
+        /// Which.
+        next: Generation,
+    },
+    /// Every node notes what it has when it passes this.
+    Barrier {
+        /// Random.
+        id: [u8; 16],
+    },
+    /// Somebody drives a rotation, or does so no longer.
+    Driver {
+        /// Random number of who does; none if nobody does any more.
+        by: Option<[u8; 16]>,
+        /// The clock of who does.
+        at: Timestamp,
+    },
+    /// A signed document that the receipt of a rotation will show; none if it is not needed any more.
+    Evidence {
+        /// What it is called.
+        label: String,
+        /// The document.
+        bytes: Option<Vec<u8>>,
+    },
 }
 
 impl Content {
@@ -112,6 +157,10 @@ impl Content {
             Self::Heartbeat { .. } => HEARTBEAT,
             Self::Import { .. } => IMPORT,
             Self::NonceFloor(_) => NONCE_FLOOR,
+            Self::Closed { .. } => CLOSED,
+            Self::Barrier { .. } => BARRIER,
+            Self::Driver { .. } => DRIVER,
+            Self::Evidence { .. } => EVIDENCE,
         }
     }
 
@@ -119,7 +168,12 @@ impl Content {
         match self {
             Self::Record { id, .. } => id.identity(),
             Self::Heartbeat { node, .. } => node.as_str().as_bytes().to_vec(),
-            Self::Import { .. } | Self::NonceFloor(_) => Vec::new(),
+            Self::Evidence { label, .. } => label.as_bytes().to_vec(),
+            Self::Import { .. }
+            | Self::NonceFloor(_)
+            | Self::Closed { .. }
+            | Self::Barrier { .. }
+            | Self::Driver { .. } => Vec::new(),
         }
     }
 
@@ -140,8 +194,18 @@ impl Content {
                 out.extend_from_slice(&at.micros().to_be_bytes());
                 Some(Zeroizing::new(out))
             }
+            Self::Closed { next } => Some(body_of(&next.number().to_be_bytes())),
+            Self::Barrier { id } => Some(body_of(id)),
+            Self::Driver { by, at } => {
+                by.map(|by| body_of(&[by.as_slice(), &at.micros().to_be_bytes()].concat()))
+            }
+            Self::Evidence { bytes, .. } => bytes.as_ref().map(|bytes| body_of(bytes)),
         }
     }
+}
+
+fn body_of(bytes: &[u8]) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new([&[BODY_VERSION_1], bytes].concat())
 }
 
 /// An entry that was opened.
@@ -195,9 +259,13 @@ struct EpochCodec {
 pub(super) struct Codec {
     cluster: ClusterId,
     lineage: Lineage,
+    /// Name of the stream, and what its subjects begin with.
+    stream: String,
+    prefix: String,
     epochs: BTreeMap<Epoch, EpochCodec>,
     primary: Epoch,
     hasher: StateHasher,
+    nonces: Blinder,
 }
 
 impl fmt::Debug for Codec {
@@ -207,8 +275,8 @@ impl fmt::Debug for Codec {
 }
 
 impl Codec {
-    /// The keys of a keyring, ready for use.
-    pub(super) fn new(keyring: &Keyring, secrets: &Secrets) -> Self {
+    /// The keys of a keyring, ready for use in one stream of the log.
+    pub(super) fn new(keyring: &Keyring, secrets: &Secrets, generation: Generation) -> Self {
         let cluster = *keyring.cluster();
         let epochs = keyring.epochs().iter().filter_map(|entry| {
             let key = secrets.epoch(entry.number)?;
@@ -218,9 +286,12 @@ impl Codec {
         Self {
             cluster,
             lineage: *keyring.lineage(),
+            stream: generation.stream(),
+            prefix: generation.prefix(),
             epochs: epochs.collect(),
             primary: secrets.primary().0,
             hasher: StateHasher::new(secrets.state_key()),
+            nonces: Blinder::of_state(secrets.state_key(), &cluster),
         }
     }
 
@@ -234,9 +305,26 @@ impl Codec {
         self.primary
     }
 
+    /// The document that a subject of this stream names; none if it names a sealed entry.
+    pub(super) fn document(&self, subject: &str) -> Option<DocumentName> {
+        DocumentName::of_subject(subject, &self.prefix)
+    }
+
+    /// The blinded name of a nonce: the same under every epoch, so that none is used twice while epochs change.
+    pub(super) fn blind_nonce(&self, identity: &[u8]) -> String {
+        self.nonces.name(NONCE, identity).as_str().to_owned()
+    }
+
     /// The blinded name of anything under the primary epoch.
+    #[cfg(test)]
     pub(super) fn blind(&self, kind: u8, identity: &[u8]) -> Option<String> {
         Some(self.epochs.get(&self.primary)?.blinder.name(kind, identity).as_str().to_owned())
+    }
+
+    /// The subject of an entry under the primary epoch.
+    pub(super) fn subject(&self, content: &Content) -> Option<String> {
+        let name = self.epochs.get(&self.primary)?.blinder.name(content.kind(), &content.identity());
+        Some(format!("{}{name}", self.prefix))
     }
 
     /// Seals an entry for `sequence`.
@@ -260,7 +348,7 @@ impl Codec {
         let payload = epoch.sealer.seal(&plaintext, &place, Nonce::random());
         let payload =
             payload.map_err(|_| StoreError::Invalid { what: "a record is too large to be sealed" })?;
-        Ok(Sealed { subject: format!("{SUBJECT_PREFIX}{name}"), payload: payload.into() })
+        Ok(Sealed { subject: format!("{}{name}", self.prefix), payload: payload.into() })
     }
 
     /// Opens what stands at a place of the stream.
@@ -271,7 +359,7 @@ impl Codec {
         if let Some(header) = raw.foreign_header {
             return Err(EntryError::ForeignHeader(header));
         }
-        let name = raw.subject.strip_prefix(SUBJECT_PREFIX).ok_or(EntryError::Malformed("subject"))?;
+        let name = raw.subject.strip_prefix(self.prefix.as_str()).ok_or(EntryError::Malformed("subject"))?;
         let number = Envelope::decode(&raw.payload).map_err(|_| EntryError::NotSealed)?.epoch;
         let epoch = self.epochs.get(&number).ok_or(EntryError::UnknownEpoch(number))?;
         let opened = epoch.sealer.open_into(&raw.payload, &self.place(name, raw.sequence), buffer);
@@ -294,7 +382,7 @@ impl Codec {
         Place {
             cluster: &self.cluster,
             lineage: &self.lineage,
-            stream: STREAM,
+            stream: &self.stream,
             name,
             sequence: Sequence(sequence),
         }
@@ -329,7 +417,42 @@ fn content_of(plaintext: &PlaintextRef<'_>) -> Result<Content, EntryError> {
                 .map_err(|_| EntryError::Malformed("nonce floor")),
             _ => Err(EntryError::Malformed("nonce floor")),
         },
+        CLOSED | BARRIER | DRIVER | EVIDENCE => control_of(plaintext, is_put),
         _ => Err(EntryError::Malformed("kind")),
+    }
+}
+
+/// What belongs to a rotation (SPEC store, section 8.10).
+fn control_of(plaintext: &PlaintextRef<'_>, is_put: bool) -> Result<Content, EntryError> {
+    let wrong = EntryError::Malformed("rotation entry");
+    let body = if is_put { plaintext.record.strip_prefix(&[BODY_VERSION_1]) } else { Some(&[][..]) };
+    let body = body.ok_or(wrong.clone())?;
+    if plaintext.kind == EVIDENCE {
+        let label = std::str::from_utf8(plaintext.identity).map_err(|_| wrong.clone())?;
+        let is_label = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"./-".contains(&byte);
+        if label.is_empty() || label.len() > LABEL_MAX || !label.bytes().all(is_label) {
+            return Err(wrong);
+        }
+        return Ok(Content::Evidence { label: label.to_owned(), bytes: is_put.then(|| body.to_vec()) });
+    }
+    if !plaintext.identity.is_empty() {
+        return Err(wrong);
+    }
+    match (plaintext.kind, is_put) {
+        (CLOSED, true) => {
+            let number = <[u8; 4]>::try_from(body).ok().map(u32::from_be_bytes);
+            let next = number.and_then(Generation::from_number).ok_or(wrong)?;
+            Ok(Content::Closed { next })
+        }
+        (BARRIER, true) => Ok(Content::Barrier { id: body.try_into().map_err(|_| wrong)? }),
+        (DRIVER, false) => Ok(Content::Driver { by: None, at: Timestamp::from_micros(0).map_err(|_| wrong)? }),
+        (DRIVER, true) => {
+            let (by, at) = body.split_first_chunk::<16>().ok_or(wrong.clone())?;
+            let at = <[u8; 8]>::try_from(at).map_err(|_| wrong.clone())?;
+            let at = Timestamp::from_micros(i64::from_be_bytes(at)).map_err(|_| wrong)?;
+            Ok(Content::Driver { by: Some(*by), at })
+        }
+        _ => Err(wrong),
     }
 }
 

@@ -179,6 +179,25 @@ pub enum LogError {
         /// The lock file.
         path: PathBuf,
     },
+    /// Another one drives a rotation of this log.
+    #[error("a rotation of this log is being driven by another process, on this node or on another")]
+    Driven,
+    /// A rotation waits for nodes that do not answer.
+    #[error("waited {} s {what}: {nodes}", waited.as_secs())]
+    NodesMissing {
+        /// For what.
+        what: &'static str,
+        /// Names of the nodes.
+        nodes: String,
+        /// For how long.
+        waited: Duration,
+    },
+    /// The proof at the end of a rotation failed. The old epoch was not destroyed.
+    #[error("the nodes do not prove that the old epoch is gone: {why}")]
+    NotProven {
+        /// What they say.
+        why: String,
+    },
     /// The log is older than what this node has seen.
     #[error("the log is rolled back: it stands at sequence {found}, this node has seen {witnessed}")]
     RolledBack {
@@ -245,7 +264,9 @@ impl LogError {
             Self::NothingThere { .. } => ErrorClass::NotFound,
             Self::OtherSettings { .. } | Self::NotALog { .. } | Self::Tampered { .. } => ErrorClass::Tampered,
             Self::NotEmpty { .. } => ErrorClass::Conflict,
-            Self::Locked { .. } => ErrorClass::Locked,
+            Self::Locked { .. } | Self::Driven => ErrorClass::Locked,
+            Self::NodesMissing { .. } => ErrorClass::Unavailable,
+            Self::NotProven { .. } => ErrorClass::NotProven,
             Self::RolledBack { .. } | Self::OtherLineage { .. } | Self::DocumentRolledBack { .. } => {
                 ErrorClass::RolledBack
             }
@@ -282,6 +303,9 @@ impl LogError {
             Self::NotWrapped { .. } => "UB-L018",
             Self::ServerNotTrusted { .. } => "UB-L019",
             Self::Ca { .. } => "UB-L020",
+            Self::Driven => "UB-L021",
+            Self::NodesMissing { .. } => "UB-L022",
+            Self::NotProven { .. } => "UB-L023",
         }
     }
 
@@ -341,6 +365,17 @@ impl LogError {
                 "run the `unibus-migrate copy` or `restore` again that was interrupted; nothing is served before".into()
             }
             Self::NotEmpty { .. } => "an import needs a log that never held a record".into(),
+            Self::NodesMissing { .. } => {
+                "start the daemons of these nodes, then `unibus-migrate resume`; a node that is gone for good is left \
+                 out with --fence"
+                    .into()
+            }
+            Self::NotProven { .. } => {
+                "nothing was destroyed; see to what is named, then `unibus-migrate resume`".into()
+            }
+            Self::Driven => {
+                "let it finish; if it was killed, `unibus-migrate resume` goes on a few seconds later".into()
+            }
             Self::Locked { .. } => "another daemon or tool of this node has it; stop it first".into(),
             Self::RolledBack { .. } | Self::OtherLineage { .. } | Self::DocumentRolledBack { .. } => {
                 "put the newer JetStream folders back, or restore a snapshot with the operator key".into()

@@ -17,6 +17,7 @@ use super::entry::{Codec, DocumentName};
 use super::error::LogError;
 use super::options::{Access, LogOptions};
 use super::shared::Shared;
+use super::stream::Generation;
 use super::view::Item;
 use super::wire::Raw;
 use super::wire::tests::server::Server;
@@ -43,7 +44,7 @@ impl Keys {
     }
 
     pub(super) fn codec(&self) -> Codec {
-        Codec::new(&self.keyring, &self.secrets)
+        Codec::new(&self.keyring, &self.secrets, Generation::FIRST)
     }
 }
 
@@ -75,7 +76,7 @@ impl Site {
     pub(super) fn documents(&self) -> Documents {
         let nodeset = document(&DocumentName::Nodeset, 1, self.nodeset.as_bytes());
         let keyring = document(&DocumentName::Keyring, 2, self.keyring.as_bytes());
-        Documents::open(&self.keys(), self.nodeset.clone(), &nodeset, &keyring).unwrap()
+        Documents::open(&self.keys(), self.nodeset.clone(), &nodeset, &keyring, Generation::FIRST).unwrap()
     }
 
     /// A view in which nothing stands.
@@ -134,7 +135,7 @@ pub(super) fn item(content: entry::Content, digest_after: StateDigest) -> Item {
 /// A document as it stands in the stream.
 pub(super) fn document(name: &DocumentName, sequence: u64, bytes: &[u8]) -> Raw {
     let payload = bytes.to_vec().into();
-    Raw { sequence, subject: name.subject(), payload, foreign_header: None, pending: 0 }
+    Raw { sequence, subject: name.subject(Generation::FIRST), payload, foreign_header: None, pending: 0 }
 }
 
 pub(super) fn node(name: &str) -> NodeName {

@@ -13,10 +13,12 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 /// writes it rests: to be sent its own writes once more costs the server as much as to store them.
 pub(super) async fn follow(shared: Arc<Shared>, wire: Wire) {
     let mut alone = shared.alone.subscribe();
+    let mut generation = shared.generation.subscribe();
     let mut pause = PAUSES.0;
     while shared.verdict().is_none() {
         // The sender lives as long as `shared`.
         drop(alone.wait_for(|alone| !alone).await);
+        generation.mark_unchanged();
         let tail = wire.tail(shared.sequence().saturating_add(1)).await;
         let Ok(tail) = tail else {
             tokio::time::sleep(pause).await;
@@ -26,6 +28,7 @@ pub(super) async fn follow(shared: Arc<Shared>, wire: Wire) {
         pause = PAUSES.0;
         let is_over = tokio::select! {
             _ = alone.wait_for(|alone| *alone) => continue,
+            _ = generation.changed() => continue,
             is_over = take_all(&shared, tail) => is_over,
         };
         if is_over {

@@ -81,7 +81,13 @@ pub(super) async fn watch(shared: Arc<Shared>, wire: Wire, replicas: usize, last
     while shared.verdict().is_none() {
         tokio::time::sleep(LOOK_EVERY).await;
         let seen = shared.sequence();
-        let finding = match wire.info().await {
+        let generation = wire.generation();
+        let answer = wire.info().await;
+        if wire.generation() != generation {
+            // About a stream that the log has left meanwhile.
+            continue;
+        }
+        let finding = match answer {
             Ok(info) => {
                 let takes_nothing = replicas == 1 && !shared.is_fresh();
                 shared.note_silence(takes_nothing.then_some(TAKES_NOTHING));

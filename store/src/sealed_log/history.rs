@@ -234,6 +234,7 @@ impl History {
             Content::Heartbeat { node, .. } => (100, node.as_str().as_bytes().to_vec(), None),
             Content::Import { .. } => (101, Vec::new(), None),
             Content::NonceFloor(_) => (102, Vec::new(), None),
+            _ => unreachable!("a history has none of a rotation"),
         };
         let name = (epoch.get(), kind, identity);
         let item = Item::Entry(Opened { content, digest_after: next.digest, epoch, hash });

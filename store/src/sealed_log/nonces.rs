@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::SealedLog;
-use super::entry::NONCE;
 use super::wire::PublishError;
 use crate::domain::{Claim, NonceFloor};
 use crate::error::StoreError;
@@ -83,8 +82,7 @@ impl SealedLog {
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let identity = [signer.as_bytes().as_slice(), nonce.as_bytes()].concat();
-        let name = self.shared.codec().blind(NONCE, &identity);
-        let name = name.ok_or(StoreError::Poisoned { step: "the primary epoch" })?;
+        let name = self.shared.codec().blind_nonce(&identity);
         let floor = {
             let state = self.shared.state();
             self.shared.may_answer(&state)?;

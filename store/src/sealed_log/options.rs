@@ -103,6 +103,7 @@ pub struct LogOptions {
     pub(super) access: Access,
     pub(super) may_make: bool,
     pub(super) replicas: usize,
+    pub(super) data_dir: Option<PathBuf>,
     pub(super) max_staleness: Duration,
     pub(super) boot_budget: Duration,
     pub(super) clock: Clock,
@@ -124,6 +125,7 @@ impl LogOptions {
             access: Access::Serve,
             may_make: true,
             replicas: 1,
+            data_dir: None,
             max_staleness: MAX_STALENESS,
             boot_budget: BOOT_BUDGET,
             clock,
@@ -164,6 +166,13 @@ impl LogOptions {
     #[must_use]
     pub const fn replicas(mut self, replicas: usize) -> Self {
         self.replicas = replicas;
+        self
+    }
+
+    /// Folder in which the server of this node keeps its files: what they hold is in this node's census.
+    #[must_use]
+    pub fn data_dir(mut self, path: &Path) -> Self {
+        self.data_dir = Some(path.into());
         self
     }
 

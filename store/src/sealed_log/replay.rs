@@ -9,7 +9,7 @@ use unibus_keyfile::id::Sequence;
 use zeroize::Zeroizing;
 
 use super::boot::Patience;
-use super::entry::{Codec, DocumentName, EntryError};
+use super::entry::{Codec, EntryError};
 use super::error::LogError;
 use super::options::{BootEvent, LogOptions};
 use super::shared::Shared;
@@ -187,7 +187,7 @@ impl End {
 fn open(codec: &Codec, raws: Vec<Raw>) -> Chunk {
     let mut buffer = Zeroizing::new(Vec::new());
     let opened = raws.into_iter().map(|raw| {
-        if DocumentName::of_subject(&raw.subject).is_some() {
+        if codec.document(&raw.subject).is_some() {
             return (raw, Ok(None));
         }
         let opening = match codec.open(&raw, &mut buffer) {

@@ -20,8 +20,9 @@ use super::error::LogError;
 use super::options::Clock;
 use super::replay::Opening;
 use super::salvage::Aside;
+use super::stream::Generation;
 use super::view::{Item, State};
-use super::wire::Raw;
+use super::wire::{Raw, Wire};
 use crate::error::StoreError;
 use crate::keys::Keys;
 use crate::record::Timestamp;
@@ -98,8 +99,12 @@ pub(super) struct Shared {
     pub(super) proofs: watch::Sender<Option<Instant>>,
     /// Asks the writer for a proof.
     pub(super) wanted: Notify,
+    /// The stream that the log is in; watched by whoever follows it.
+    pub(super) generation: watch::Sender<Generation>,
     /// This node alone writes: its acknowledged writes show that nothing else is there to be followed.
     pub(super) alone: watch::Sender<bool>,
+    /// A publication is on its way, or nobody knows what became of one.
+    is_publishing: AtomicBool,
     max_staleness: Option<Duration>,
     verdict: OnceLock<Verdict>,
     doubt: Mutex<Option<String>>,
@@ -132,7 +137,8 @@ impl Shared {
         max_staleness: Option<Duration>,
         clock: Clock,
     ) -> Self {
-        let state = State::new(StateHasher::new(documents.secrets.state_key()));
+        let generation = documents.generation;
+        let state = State::begin(StateHasher::new(documents.secrets.state_key()), generation.base());
         Self {
             keys: RwLock::new(keys),
             state: RwLock::new(state),
@@ -143,7 +149,9 @@ impl Shared {
             proven: AtomicU64::new(0),
             proofs: watch::Sender::new(None),
             wanted: Notify::new(),
+            generation: watch::Sender::new(generation),
             alone: watch::Sender::new(false),
+            is_publishing: AtomicBool::new(false),
             max_staleness,
             verdict: OnceLock::new(),
             doubt: Mutex::new(None),
@@ -236,13 +244,14 @@ impl Shared {
         raw: &Raw,
         buffer: &mut Zeroizing<Vec<u8>>,
     ) -> Result<(), LogError> {
-        let item = match DocumentName::of_subject(&raw.subject) {
+        let codec = self.codec();
+        let item = match codec.document(&raw.subject) {
             Some(name) => {
                 self.adopt(state, &name, raw)?;
                 Item::Document(name)
             }
             None => {
-                let opened = self.codec().open(raw, buffer);
+                let opened = codec.open(raw, buffer);
                 Item::Entry(opened.map_err(|error| no_entry(raw, &error))?)
             }
         };
@@ -307,6 +316,38 @@ impl Shared {
     /// Takes a nodeset that this node's file has got.
     pub(super) fn bring(&self, found: Nodeset) -> Brought {
         self.documents.write().unwrap_or_else(PoisonError::into_inner).bring(found)
+    }
+
+    /// Goes over into the stream that follows: from here on its records, its documents, its sequences count.
+    pub(super) fn go_over(&self, fresh: &Self, wire: &Wire) {
+        let mut state = self.state_mut();
+        let mut next = fresh.state_mut();
+        state.hand_over_exports(&mut next);
+        std::mem::swap(&mut *state, &mut *next);
+        let mut documents = self.documents.write().unwrap_or_else(PoisonError::into_inner);
+        *documents = documents.followed_by(&fresh.documents());
+        let generation = documents.generation;
+        drop(documents);
+        let passed = Passed { sequence: state.sequence(), mark: [0; HEADER_BYTES], names: state.names() };
+        lock(&self.passed).push_back(passed);
+        wire.go_on_to(generation);
+        self.generation.send_replace(generation);
+        self.advanced.send_replace(state.sequence());
+    }
+
+    /// Says whether a publication is on its way, or nobody knows what became of one. Said before the view is looked at.
+    pub(super) fn set_publishing(&self, is_publishing: bool) {
+        self.is_publishing.store(is_publishing, Ordering::SeqCst);
+    }
+
+    /// Whether one is.
+    pub(super) fn is_publishing(&self) -> bool {
+        self.is_publishing.load(Ordering::SeqCst)
+    }
+
+    /// Whether nothing more can be written to the stream that the log is in.
+    pub(super) fn is_closed(&self) -> bool {
+        self.state().closed().is_some()
     }
 
     /// Waits until the view is beyond `sequence`.

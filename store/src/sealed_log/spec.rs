@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::entry::DocumentName;
 use super::options::{BOOT_BUDGET, MAX_STALENESS};
-use super::stream::{Bucket, NONCES, NONCES_PREFIX, STREAM, SUBJECT_PREFIX};
+use super::stream::{Bucket, Generation, NONCES, NONCES_PREFIX, STREAM, SUBJECT_PREFIX};
 use super::writer::WRITE_DEADLINE;
 use crate::blobs::{BUCKET, BUCKET_STREAM};
 
@@ -54,7 +54,7 @@ fn the_settings_of_the_table_are_those_with_which_the_streams_are_made() {
     let rows = rows("8.1 Streams");
     let begin = rows.iter().position(|row| row[0] == "setting").unwrap() + 1;
     let nothing = |text: &str| ["false", "0", "none"].contains(&text);
-    for (column, bucket) in [(1, Bucket::Control), (2, Bucket::Nonces)] {
+    for (column, bucket) in [(1, Bucket::Control(Generation::FIRST)), (2, Bucket::Nonces)] {
         let config = bucket.config(3);
         let mut named = vec!["name", "subjects", "num_replicas"];
         for row in &rows[begin..] {

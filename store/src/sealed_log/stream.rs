@@ -1,15 +1,21 @@
 //! The streams of the sealed log: their names, their settings, and what a server may not have changed about them
 //! (SPEC store, section 8.1).
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-/// Name of the stream.
+/// Name of the first stream of a log; the others' names begin with it.
 pub const STREAM: &str = "KV_UNIBUS_control";
-/// What every subject of the stream begins with; the entry name follows.
+/// What the subjects of the first stream begin with, without the last dot.
+const SUBJECTS: &str = "$KV.UNIBUS_control";
+/// What every subject of the first stream begins with.
+#[cfg(test)]
 pub(super) const SUBJECT_PREFIX: &str = "$KV.UNIBUS_control.";
+/// Bits of a sequence that count within one stream: each stream of a log begins above all sequences of the one before.
+const SEQUENCE_BITS: u32 = 40;
 /// Name of the stream of used nonces.
 pub(super) const NONCES: &str = "KV_UNIBUS_nonces";
 /// What every subject of that stream begins with; the blinded name follows.
@@ -19,6 +25,87 @@ pub(super) const NONCES_PREFIX: &str = "$KV.UNIBUS_nonces.";
 const DUPLICATE_WINDOW_NANOS: i64 = 120_000_000_000;
 /// Time within which a follower must have been heard of to count.
 const HEARD_OF: Duration = Duration::from_secs(5);
+
+/// Which of the streams of a log, from 1: each change of the epoch makes a new one and takes the one before away (SPEC
+/// store, section 8.10).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Generation(u32);
+
+impl Generation {
+    /// The one that a log begins with.
+    pub(super) const FIRST: Self = Self(1);
+
+    /// The one with this number; none for what is no number of one.
+    pub(super) const fn from_number(number: u32) -> Option<Self> {
+        // Sequences have no more bits above those that count within a stream.
+        if number >= 1 && number < (1 << (u64::BITS - SEQUENCE_BITS)) { Some(Self(number)) } else { None }
+    }
+
+    /// The one that a sequence belongs to.
+    pub(super) fn of_sequence(sequence: u64) -> Self {
+        let above = u32::try_from(sequence.saturating_sub(1) >> SEQUENCE_BITS).unwrap_or(0);
+        Self(above.saturating_add(1))
+    }
+
+    /// The one with this stream; none for another stream.
+    pub(super) fn of_stream(name: &str) -> Option<Self> {
+        let rest = name.strip_prefix(STREAM)?;
+        let found = match rest.strip_prefix('_') {
+            None if rest.is_empty() => Self::FIRST,
+            None => return None,
+            Some(number) => Self::from_number(number.parse().ok()?)?,
+        };
+        (found.stream() == name).then_some(found)
+    }
+
+    /// Its number.
+    pub(super) const fn number(self) -> u32 {
+        self.0
+    }
+
+    /// The one that follows.
+    pub(super) const fn next(self) -> Option<Self> {
+        match self.0.checked_add(1) {
+            Some(number) => Self::from_number(number),
+            None => None,
+        }
+    }
+
+    /// The one before; none for the first.
+    pub(super) const fn before(self) -> Option<Self> {
+        match self.0.checked_sub(1) {
+            Some(number) => Self::from_number(number),
+            None => None,
+        }
+    }
+
+    /// Name of its stream.
+    pub(super) fn stream(self) -> String {
+        format!("{STREAM}{self}")
+    }
+
+    /// What its subjects begin with; the entry name follows.
+    pub(super) fn prefix(self) -> String {
+        format!("{SUBJECTS}{self}.")
+    }
+
+    /// The sequence before its first one.
+    pub(super) const fn base(self) -> u64 {
+        (self.0.saturating_sub(1) as u64) << SEQUENCE_BITS
+    }
+
+    /// The setting `first_seq` of its stream; 0 for none.
+    const fn first_sequence(self) -> i64 {
+        if self.0 <= 1 { 0 } else { self.base().cast_signed().saturating_add(1) }
+    }
+}
+
+/// As it stands behind the names.
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Self::FIRST { Ok(()) } else { write!(f, "_{}", self.0) }
+    }
+}
 
 /// A setting that differs from what it must be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,7 +123,7 @@ pub(super) struct SettingsError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Bucket {
     /// The log.
-    Control,
+    Control(Generation),
     /// The nonces of signed requests.
     Nonces,
 }
@@ -61,24 +148,27 @@ use Wanted::{Flag, Name, Nothing, Number, ServersOwn, Subjects, Text};
 
 impl Bucket {
     /// The stream's name.
-    pub(super) const fn stream(self) -> &'static str {
+    pub(super) fn stream(self) -> String {
         match self {
-            Self::Control => STREAM,
-            Self::Nonces => NONCES,
+            Self::Control(generation) => generation.stream(),
+            Self::Nonces => NONCES.to_owned(),
         }
     }
 
     /// All its subjects.
-    const fn subjects(self) -> &'static str {
+    fn subjects(self) -> String {
         match self {
-            Self::Control => "$KV.UNIBUS_control.>",
-            Self::Nonces => "$KV.UNIBUS_nonces.>",
+            Self::Control(generation) => format!("{}>", generation.prefix()),
+            Self::Nonces => format!("{NONCES_PREFIX}>"),
         }
     }
 
     /// Every setting that this program knows, in the order in which they are looked at, except the replicas.
     fn settings(self) -> [(&'static str, Wanted); 40] {
-        let control = matches!(self, Self::Control);
+        let (control, first_sequence) = match self {
+            Self::Control(generation) => (true, generation.first_sequence()),
+            Self::Nonces => (false, 0),
+        };
         [
             ("name", Name),
             ("subjects", Subjects),
@@ -106,7 +196,7 @@ impl Bucket {
             ("subject_delete_marker_ttl", Number(0)),
             ("persist_mode", Text("default")),
             ("compression", Text("none")),
-            ("first_seq", Number(0)),
+            ("first_seq", Number(first_sequence)),
             ("sealed", Flag(false)),
             ("no_ack", Flag(false)),
             ("duplicate_window", Number(DUPLICATE_WINDOW_NANOS)),
@@ -158,8 +248,8 @@ impl Bucket {
             Flag(flag) => (*found == json!(flag) || (unset && !flag), flag.to_string()),
             Number(number) => (*found == json!(number) || (unset && number == 0), number.to_string()),
             Nothing => (unset, "nothing".to_owned()),
-            Name => (found == self.stream(), self.stream().to_owned()),
-            Subjects => (*found == json!([self.subjects()]), self.subjects().to_owned()),
+            Name => (*found == json!(self.stream()), self.stream()),
+            Subjects => (*found == json!([self.subjects()]), self.subjects()),
             ServersOwn => (is_servers_own(found), "nothing".to_owned()),
         };
         if fits { Ok(()) } else { Err(SettingsError { setting, found: found.to_string(), wanted }) }

@@ -14,18 +14,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::mem;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Mutex, Weak};
 
 use unibus_keyfile::digest::{StateDigest, StateHasher};
 use unibus_keyfile::id::{Epoch, NodeName};
 
+use self::controls::{ControlName, Controls};
+pub(super) use self::controls::{Driven, Passage, Seen};
 use self::pending::{Name, Pending};
 use self::tables::Tables;
 use super::entry::{Content, DocumentName, Heartbeat, Opened};
 use super::export::Undo;
+use super::stream::Generation;
 use crate::record::{Endpoint, Kind, Record, RecordBytes, RecordId, RoomId, Timestamp};
 use crate::store::Census;
 
+mod controls;
+mod exports;
 mod pending;
 mod shown;
 pub(super) mod tables;
@@ -61,6 +66,12 @@ pub(super) enum FoldError {
         /// The newest epoch of an entry before it.
         newest: Epoch,
     },
+    /// Somebody wrote behind the end of the stream.
+    #[error("an entry behind the one that closes the stream, at sequence {at}")]
+    Closed {
+        /// Where that one stands.
+        at: u64,
+    },
     /// The state key cannot change once there is something that it has hashed.
     #[error("the log held records under another state key")]
     HeldRecords,
@@ -89,21 +100,21 @@ enum Mode {
 #[derive(Debug)]
 struct Held {
     bytes: RecordBytes,
-    /// Epoch of the entry that put it.
-    epoch: Epoch,
+    /// Where the entry stands that put it, and under which epoch.
+    put: (u64, Epoch),
     /// Whether it is an active user: asked with every request.
     is_active_user: bool,
 }
 
 impl Held {
-    fn new(id: &RecordId, bytes: RecordBytes, epoch: Epoch) -> Self {
+    fn new(id: &RecordId, bytes: RecordBytes, put: (u64, Epoch)) -> Self {
         let user = match id {
             RecordId::User(_) => Record::decode(bytes.as_bytes()).ok(),
             _ => None,
         };
         // The same conditions as for reading it: whatever is wrong with the record means no.
         let is_active_user = matches!(user, Some(Record::User(user)) if user.is_active() && RecordId::User(user.sign_pub) == *id);
-        Self { bytes, epoch, is_active_user }
+        Self { bytes, put, is_active_user }
     }
 }
 
@@ -118,16 +129,16 @@ struct Seat {
 pub(super) struct State {
     hasher: StateHasher,
     records: Tables<Held>,
-    /// Records of which a tombstone is left.
-    gone: Tables<Epoch>,
+    /// Records of which a tombstone is left: where, and under which epoch.
+    gone: Tables<(u64, Epoch)>,
     seats: BTreeSet<Seat>,
-    heartbeats: BTreeMap<NodeName, (u64, Heartbeat)>,
-    heartbeat_epochs: BTreeMap<NodeName, Epoch>,
-    import: Option<(bool, Epoch)>,
-    nonce_floor: Option<(Timestamp, Epoch)>,
+    controls: Controls,
     documents: BTreeSet<DocumentName>,
     epochs: BTreeMap<Epoch, u64>,
-    newest_epoch: Option<Epoch>,
+    /// Epoch of the first entry, and of the newest.
+    spanned: Option<(Epoch, Epoch)>,
+    /// The sequence before the first of the stream.
+    base: u64,
     /// Names of entries that were applied: a name is that of one record under one epoch.
     names: u64,
     mode: Mode,
@@ -151,25 +162,30 @@ impl fmt::Debug for State {
 
 impl State {
     /// Nothing applied, at sequence 0.
+    #[cfg(test)]
     pub(super) fn new(hasher: StateHasher) -> Self {
+        Self::begin(hasher, 0)
+    }
+
+    /// Nothing applied, before the first sequence of a stream.
+    pub(super) fn begin(hasher: StateHasher, base: u64) -> Self {
         Self {
             hasher,
             records: Tables::default(),
             gone: Tables::default(),
             seats: BTreeSet::new(),
-            heartbeats: BTreeMap::new(),
-            heartbeat_epochs: BTreeMap::new(),
-            import: None,
-            nonce_floor: None,
+            controls: Controls::default(),
             documents: BTreeSet::new(),
             epochs: BTreeMap::new(),
-            newest_epoch: None,
+            spanned: None,
+            base,
             names: 0,
             mode: Mode::Settled,
-            sequence: 0,
-            record_sequence: 0,
+            sequence: base,
+            // A log that went over into another stream is never taken for one that never held anything.
+            record_sequence: base,
             digest: StateDigest::EMPTY,
-            settled: (0, StateDigest::EMPTY),
+            settled: (base, StateDigest::EMPTY),
             exports: Vec::new(),
         }
     }
@@ -195,7 +211,10 @@ impl State {
         if sequence <= last {
             return Err(FoldError::OutOfOrder { found: sequence, last });
         }
-        if let (Item::Entry(opened), Some(newest)) = (&item, self.newest_epoch)
+        if let Some((at, _)) = self.controls.closed {
+            return Err(FoldError::Closed { at });
+        }
+        if let (Item::Entry(opened), Some((_, newest))) = (&item, self.spanned)
             && opened.epoch < newest
         {
             return Err(FoldError::OlderEpoch { found: opened.epoch, newest });
@@ -210,7 +229,8 @@ impl State {
                 self.documents.insert(name);
             }
             Item::Entry(opened) => {
-                self.newest_epoch = Some(opened.epoch);
+                let oldest = self.spanned.map_or(opened.epoch, |(oldest, _)| oldest);
+                self.spanned = Some((oldest, opened.epoch));
                 self.take(sequence, opened);
             }
         }
@@ -282,18 +302,47 @@ impl State {
 
     /// Whether an import is under way.
     pub(super) fn import_open(&self) -> bool {
-        self.import.is_some_and(|(is_open, _)| is_open)
+        self.controls.import == Some(true)
     }
 
     /// Signed requests that expire at this time or before are refused.
     pub(super) fn nonce_floor(&self) -> Option<Timestamp> {
-        self.nonce_floor.map(|(at, _)| at)
+        self.controls.nonce_floor
     }
 
     /// The last sign of life of each node, and where it stands.
-    #[cfg(test)]
     pub(super) const fn heartbeats(&self) -> &BTreeMap<NodeName, (u64, Heartbeat)> {
-        &self.heartbeats
+        &self.controls.heartbeats
+    }
+
+    /// Where the stream was closed, and in which one the log goes on.
+    pub(super) const fn closed(&self) -> Option<(u64, Generation)> {
+        self.controls.closed
+    }
+
+    /// The last barrier, and what the view was when it passed it.
+    pub(super) const fn passage(&self) -> Option<&Passage> {
+        self.controls.passage.as_ref()
+    }
+
+    /// Who drives a rotation.
+    pub(super) const fn driven(&self) -> Option<Driven> {
+        self.controls.driven
+    }
+
+    /// What is kept for the receipt of a rotation.
+    pub(super) const fn evidence(&self) -> &BTreeMap<String, Vec<u8>> {
+        &self.controls.evidence
+    }
+
+    /// The digest that the last import mark carries.
+    pub(super) const fn import_digest(&self) -> Option<StateDigest> {
+        self.controls.import_digest
+    }
+
+    /// Epoch of the first entry of the stream that was applied.
+    pub(super) fn oldest_epoch(&self) -> Option<Epoch> {
+        self.spanned.map(|(oldest, _)| oldest)
     }
 
     /// How many records, tombstones and control entries have their last entry under each epoch.
@@ -304,7 +353,7 @@ impl State {
     /// Whether there ever was an entry of a record.
     pub(super) fn ever_held_a_record(&self) -> bool {
         let is_record = |opened: &Opened| matches!(opened.content, Content::Record { .. });
-        self.record_sequence > 0
+        self.record_sequence > self.base || self.base > 0
             || matches!(&self.mode, Mode::HeldBack(pending) if pending.entries().any(is_record))
     }
 
@@ -372,17 +421,27 @@ impl State {
     fn epoch_of(&self, name: Name<'_>) -> Option<Epoch> {
         match name {
             Name::Record(id) => {
-                let live = self.records.get(id).map(|held| held.epoch);
-                live.or_else(|| self.gone.get(id).copied())
+                let live = self.records.get(id).map(|held| held.put);
+                live.or_else(|| self.gone.get(id).copied()).map(|(_, epoch)| epoch)
             }
-            Name::Heartbeat(node) => self.heartbeat_epochs.get(node).copied(),
-            Name::Import => self.import.map(|(_, epoch)| epoch),
-            Name::NonceFloor => self.nonce_floor.map(|(_, epoch)| epoch),
+            Name::Control(name) => self.controls.epoch_of(&name?),
         }
     }
 
+    /// Where the last entry that says something about the same thing stands; 0 if there is none.
+    pub(super) fn sequence_of(&self, content: &Content) -> u64 {
+        let found = match content {
+            Content::Record { id, .. } => {
+                let live = self.records.get(id).map(|held| held.put);
+                live.or_else(|| self.gone.get(id).copied()).map(|(sequence, _)| sequence)
+            }
+            _ => ControlName::of(content).and_then(|name| self.controls.sequence_of(&name)),
+        };
+        found.unwrap_or(0)
+    }
+
     fn perform(&mut self, sequence: u64, opened: Opened) {
-        let Opened { content, epoch, .. } = opened;
+        let Opened { content, epoch, digest_after, .. } = opened;
         let before = self.epoch_of(Name::of(&content));
         if before != Some(epoch) {
             // Names are blinded under their epoch: the entry under the older one still stands beside this one.
@@ -398,18 +457,21 @@ impl State {
             Content::Record { id, bytes } => {
                 self.record_sequence = sequence;
                 self.keep_for_exports(&id);
-                self.set_record(id, bytes, epoch);
+                self.set_record(id, bytes, (sequence, epoch));
             }
-            Content::Heartbeat { node, heartbeat } => {
-                self.heartbeats.insert(node.clone(), (sequence, heartbeat));
-                self.heartbeat_epochs.insert(node, epoch);
+            content => {
+                let is_whole = self.is_readable();
+                let (records, entries) = (&self.records, &self.epochs);
+                let seen = || {
+                    let records = Kind::ALL.into_iter().map(|kind| records.count(kind)).sum();
+                    is_whole.then(|| Seen { digest: digest_after, records, entries: entries.clone() })
+                };
+                self.controls.take((sequence, epoch), content, digest_after, seen);
             }
-            Content::Import { open } => self.import = Some((open, epoch)),
-            Content::NonceFloor(at) => self.nonce_floor = Some((at, epoch)),
         }
     }
 
-    fn set_record(&mut self, id: RecordId, bytes: Option<RecordBytes>, epoch: Epoch) {
+    fn set_record(&mut self, id: RecordId, bytes: Option<RecordBytes>, put: (u64, Epoch)) {
         if let RecordId::Member(room, endpoint) = &id {
             let seat = Seat { endpoint: *endpoint, room: Some(room.clone()) };
             if bytes.is_some() {
@@ -421,40 +483,14 @@ impl State {
         match bytes {
             Some(bytes) => {
                 self.gone.remove(&id);
-                let held = Held::new(&id, bytes, epoch);
+                let held = Held::new(&id, bytes, put);
                 self.records.insert(id, held);
             }
             None => {
                 self.records.remove(&id);
-                self.gone.insert(id, epoch);
+                self.gone.insert(id, put);
             }
         }
-    }
-
-    /// Keeps a record as it is now for the exports that have not come to it.
-    fn keep_for_exports(&mut self, id: &RecordId) {
-        if self.exports.is_empty() {
-            return;
-        }
-        let before = self.records.get(id).map(|held| &held.bytes);
-        self.exports.retain(|export| {
-            let Some(undo) = export.upgrade() else { return false };
-            Undo::lock(&undo).keep(id, before);
-            true
-        });
-    }
-
-    /// Has the records as they are now kept for an export, for as long as it holds on to the undo.
-    pub(super) fn begin_export(&mut self) -> Arc<Mutex<Undo>> {
-        let undo = Arc::new(Mutex::new(Undo::default()));
-        self.exports.push(Arc::downgrade(&undo));
-        undo
-    }
-
-    /// How many exports there are things kept for.
-    #[cfg(test)]
-    pub(super) const fn exports(&self) -> usize {
-        self.exports.len()
     }
 }
 

@@ -4,6 +4,7 @@
 //! While one group is on its way, the next is made over the view with the first laid over, and sealed for the places
 //! behind it. It is sent when the first is acknowledged, and thrown away if that fails: never are two on their way.
 
+mod attempts;
 mod plan;
 
 use std::collections::VecDeque;
@@ -16,10 +17,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use unibus_keyfile::id::NodeName;
 
+use self::attempts::Attempts;
 use self::plan::Plan;
 use super::documents::Documents;
 use super::entry::{Content, Heartbeat, Sealed};
-use super::shared::{Mark, Shared, Standing, mark_of};
+use super::shared::Shared;
 use super::view::State;
 use super::wire::{PublishError, Wire};
 use crate::domain::{Change, View};
@@ -79,28 +81,6 @@ struct Ready {
 /// A publication on its way.
 type Publishing = Pin<Box<dyn Future<Output = Result<u64, PublishError>> + Send>>;
 
-/// Publications of the same jobs, stating the same sequence, that nobody has answered: one of them may be stored, now
-/// or later, and then none of the others ever is.
-#[derive(Default)]
-struct Attempts {
-    at: u64,
-    marks: Vec<Mark>,
-    /// What to answer if one of them was stored: the rules' answers are those of that view.
-    outcomes: Vec<Result<(), StoreError>>,
-}
-
-impl Attempts {
-    fn remember(&mut self, ready: Ready) {
-        (self.at, self.outcomes) = (ready.plan.at, ready.plan.outcomes);
-        self.marks.extend(ready.sealed.first().map(|entry| mark_of(&entry.payload)));
-    }
-
-    /// Jobs that the next attempt may have: the same ones, as long as an earlier attempt may still win.
-    const fn jobs(&self) -> usize {
-        if self.marks.is_empty() { usize::MAX } else { self.outcomes.len() }
-    }
-}
-
 /// Asks the writer for something, and waits for its answer.
 pub(super) async fn submit(jobs: &mpsc::Sender<Job>, work: Work) -> Result<(), StoreError> {
     let gone = || StoreError::Poisoned { step: "the writer" };
@@ -159,6 +139,7 @@ impl Writer {
             self.take_waiting(&mut group);
             tried = Instant::now();
             self.round(&mut group).await;
+            self.shared.set_publishing(false);
         }
     }
 
@@ -192,6 +173,7 @@ impl Writer {
     async fn round(&mut self, group: &mut VecDeque<Job>) {
         let mut attempts = Attempts::default();
         loop {
+            self.shared.set_publishing(true);
             if let Err(error) = self.shared.is_trusted() {
                 // A doubt may pass; a verdict does not.
                 if self.shared.verdict().is_some() || !pause(group).await {
@@ -202,6 +184,16 @@ impl Writer {
             }
             if self.settle(group, &mut attempts) {
                 return;
+            }
+            if self.shared.is_closed() {
+                // What waits is written to the stream that the log goes on in.
+                self.not_alone();
+                self.shared.set_publishing(!attempts.are_settled());
+                if !pause(group).await {
+                    answer_all(group, &StoreError::Unavailable { why: "the log goes over into another stream" });
+                    return;
+                }
+                continue;
             }
             let limit = attempts.jobs().min(share(group.len()));
             let is_one_by_one = plan::is_one_by_one(self.replicas, group.len());
@@ -344,27 +336,6 @@ impl Writer {
             }
             Next::Never => None,
         }
-    }
-
-    /// Looks what earlier attempts that nobody has answered have become. True if the group is answered by that.
-    fn settle(&self, group: &mut VecDeque<Job>, attempts: &mut Attempts) -> bool {
-        if attempts.marks.is_empty() || self.shared.sequence() <= attempts.at {
-            return false;
-        }
-        match self.shared.standing(attempts.at.saturating_add(1), &attempts.marks) {
-            Standing::Another => {
-                attempts.marks.clear();
-                return false;
-            }
-            Standing::Ours => {
-                let mut outcomes = std::mem::take(&mut attempts.outcomes).into_iter();
-                answer(group, outcomes.len(), |_| outcomes.next().unwrap_or(Ok(())));
-            }
-            Standing::Unknown => answer(group, attempts.outcomes.len(), |_| {
-                Err(StoreError::Unavailable { why: "the write's outcome cannot be known" })
-            }),
-        }
-        true
     }
 
     /// Seals a plan; answers its jobs if that cannot be.

@@ -7,7 +7,7 @@ use unibus_keyfile::id::DocumentHash;
 use super::*;
 use crate::sealed_log::SealedLog;
 use crate::sealed_log::fixture::{self, Home, Site};
-use crate::sealed_log::stream::{Bucket, NONCES};
+use crate::sealed_log::stream::{Bucket, Generation, NONCES};
 use crate::sealed_log::wire::tests::connect;
 
 const OTHER: StateDigest = StateDigest::from_bytes([5; 32]);
@@ -110,7 +110,7 @@ async fn a_log_that_was_emptied_is_not_begun_anew_by_a_node_that_has_seen_it() {
     drop(home.open(Access::Serve).unwrap());
     let wire = connect(&home.server.url()).await;
     ask(&wire.client(), format!("STREAM.DELETE.{STREAM}"), &json!({})).await;
-    ask(&wire.client(), format!("STREAM.CREATE.{STREAM}"), &Bucket::Control.config(1)).await;
+    ask(&wire.client(), format!("STREAM.CREATE.{STREAM}"), &Bucket::Control(Generation::FIRST).config(1)).await;
     let error = home.open(Access::Serve).unwrap_err();
     assert!(matches!(error, LogError::StreamMissing { .. }), "{error:?}");
     assert_eq!(wire.info().await.unwrap().last_sequence, 0);

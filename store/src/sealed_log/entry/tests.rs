@@ -7,6 +7,7 @@ use crate::record::{
     Blob, BlobHash, Channel, Endpoint, KeyEpoch, Policy, Room, RoomKey, SealedKey, StorageName, Subject,
 };
 use crate::sealed_log::fixture::{self, Keys, at, node, room, sign};
+use crate::sealed_log::stream::SUBJECT_PREFIX;
 
 fn records() -> Vec<Record> {
     let names = (Subject::parse("ops.alerts").unwrap(), Channel::random());
@@ -326,18 +327,18 @@ fn documents_are_named_in_clear_and_sealed_entries_are_not_taken_for_them() {
         DocumentName::Acknowledgement(node("nodeset")),
     ];
     for name in names {
-        assert_eq!(DocumentName::of_subject(&name.subject()), Some(name));
+        assert_eq!(DocumentName::of_subject(&name.subject(Generation::FIRST), SUBJECT_PREFIX), Some(name));
     }
     let keys = Keys::new();
     let codec = keys.codec();
     let sealed = codec.seal(&Content::Import { open: true }, digest(), 1).unwrap();
-    assert_eq!(DocumentName::of_subject(&sealed.subject), None);
+    assert_eq!(DocumentName::of_subject(&sealed.subject, SUBJECT_PREFIX), None);
     for other in
         ["", "doc", "doc.", "doc.nodeset.x", "doc.ack", "doc.ack.", "doc.ack.A B", "doc.other", "nodeset"]
     {
-        assert_eq!(DocumentName::of_subject(&format!("{SUBJECT_PREFIX}{other}")), None, "{other}");
+        assert_eq!(DocumentName::of_subject(&format!("{SUBJECT_PREFIX}{other}"), SUBJECT_PREFIX), None, "{other}");
     }
-    assert_eq!(DocumentName::of_subject("$KV.OTHER.doc.nodeset"), None);
+    assert_eq!(DocumentName::of_subject("$KV.OTHER.doc.nodeset", SUBJECT_PREFIX), None);
 }
 
 #[test]

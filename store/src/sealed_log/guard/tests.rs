@@ -7,7 +7,7 @@ use unibus_keyfile::id::{DocumentHash, Epoch};
 use super::*;
 use crate::sealed_log::entry::{Content, DocumentName, Heartbeat, Opened};
 use crate::sealed_log::fixture::{self, Site};
-use crate::sealed_log::stream::Bucket;
+use crate::sealed_log::stream::{Bucket, Generation};
 use crate::sealed_log::view::Item;
 
 /// A view that has seen a document and a heartbeat, up to sequence 2.
@@ -34,10 +34,10 @@ fn beat() -> Item {
 fn info(last: u64, messages: u64, replicas: usize, followers: usize) -> StreamInfo {
     let follower = |number| json!({ "name": format!("f{number}"), "current": true });
     let followers: Vec<_> = (0..followers).map(follower).collect();
-    let reply = json!({ "config": Bucket::Control.config(replicas),
+    let reply = json!({ "config": Bucket::Control(Generation::FIRST).config(replicas),
         "state": { "messages": messages, "last_seq": last },
         "cluster": { "leader": "l", "replicas": followers } });
-    StreamInfo::parse(Bucket::Control, reply).unwrap()
+    StreamInfo::parse(Bucket::Control(Generation::FIRST), reply).unwrap()
 }
 
 #[test]

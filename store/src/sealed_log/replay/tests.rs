@@ -5,14 +5,14 @@ use unibus_keyfile::digest::StateDigest;
 use unibus_keyfile::id::Epoch;
 
 use super::*;
-use crate::sealed_log::entry::{Content, Opened};
+use crate::sealed_log::entry::{Content, DocumentName, Opened};
 use crate::sealed_log::fixture::{self, Site};
-use crate::sealed_log::stream::Bucket;
+use crate::sealed_log::stream::{Bucket, Generation};
 
 fn end(last: u64, messages: u64) -> End {
-    let reply = json!({ "config": Bucket::Control.config(1),
+    let reply = json!({ "config": Bucket::Control(Generation::FIRST).config(1),
         "state": { "messages": messages, "last_seq": last } });
-    End { said: Some(StreamInfo::parse(Bucket::Control, reply).unwrap()), ..End::default() }
+    End { said: Some(StreamInfo::parse(Bucket::Control(Generation::FIRST), reply).unwrap()), ..End::default() }
 }
 
 fn item(content: Content) -> Item {
@@ -73,7 +73,7 @@ fn what_a_thread_has_no_key_for_is_left_to_whoever_applies_it() {
     };
     let carried = site.keyring.carry_over(&site.nodeset, &site.own, &site.secrets, carried, fixture::NOW);
     let (keyring, secrets) = carried.unwrap();
-    let later = Codec::new(&keyring, &secrets);
+    let later = Codec::new(&keyring, &secrets, Generation::FIRST);
     let raw = |codec: &Codec, sequence| {
         let sealed = codec.seal(&Content::NonceFloor(fixture::at(1)), StateDigest::EMPTY, sequence).unwrap();
         let (subject, payload) = (sealed.subject, sealed.payload);

@@ -2,27 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use unibus_keyfile::id::NodeName;
-
+use super::controls::ControlName;
 use crate::record::{RecordBytes, RecordId};
 use crate::sealed_log::entry::{Content, Opened};
 
 /// What an entry is called, apart from its epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Name<'a> {
     Record(&'a RecordId),
-    Heartbeat(&'a NodeName),
-    Import,
-    NonceFloor,
+    /// None stands for nothing: records are the other kind.
+    Control(Option<ControlName>),
 }
 
 impl<'a> Name<'a> {
-    pub(super) const fn of(content: &'a Content) -> Self {
+    pub(super) fn of(content: &'a Content) -> Self {
         match content {
             Content::Record { id, .. } => Self::Record(id),
-            Content::Heartbeat { node, .. } => Self::Heartbeat(node),
-            Content::Import { .. } => Self::Import,
-            Content::NonceFloor(_) => Self::NonceFloor,
+            _ => Self::Control(ControlName::of(content)),
         }
     }
 }
@@ -71,7 +67,7 @@ impl Pending {
                 let last = self.last.get(id).and_then(|last| self.entries.get(*last));
                 last.is_some_and(|(_, last)| is_same(last))
             }
-            Name::Heartbeat(_) | Name::Import | Name::NonceFloor => self.entries().any(is_same),
+            Name::Control(_) => self.entries().any(is_same),
         }
     }
 

@@ -7,6 +7,11 @@ use crate::error::StoreError;
 use crate::record::{Endpoint, RecordBytes, RecordId, SignPub};
 
 impl State {
+    /// A record's bytes.
+    pub(in super::super) fn bytes(&self, id: &RecordId) -> Option<&RecordBytes> {
+        self.records.get(id).map(|held| &held.bytes)
+    }
+
     /// All records behind one, or all, as they are now, settled or not.
     pub(in super::super) fn behind(
         &self,

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::connection::explain;
 use super::{Wire, WireError};
-use crate::sealed_log::stream::{Bucket, SettingsError, StreamInfo};
+use crate::sealed_log::stream::{Bucket, Generation, SettingsError, StreamInfo};
 
 /// Time for an answer.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -25,6 +25,14 @@ pub(super) struct ApiError {
     pub(super) err_code: u64,
     #[serde(default)]
     pub(super) description: String,
+}
+
+/// A page of names of streams.
+#[derive(Deserialize)]
+struct Names {
+    #[serde(default)]
+    total: usize,
+    streams: Option<Vec<String>>,
 }
 
 impl From<ApiError> for WireError {
@@ -49,7 +57,7 @@ impl Wire {
     /// # Errors
     /// [`WireError::NoStream`] if there is none; [`WireError`] for all else.
     pub(in crate::sealed_log) async fn info(&self) -> Result<StreamInfo, WireError> {
-        self.info_of(Bucket::Control).await
+        self.info_of(self.control()).await
     }
 
     /// Makes the log's stream. One that is there stays as it is: with the same settings this changes nothing, with
@@ -58,7 +66,37 @@ impl Wire {
     /// # Errors
     /// [`WireError`].
     pub(in crate::sealed_log) async fn create(&self, replicas: usize) -> Result<(), WireError> {
-        self.create_stream(Bucket::Control, replicas).await
+        self.create_stream(self.control(), replicas).await
+    }
+
+    /// Takes the log's stream away, for good.
+    ///
+    /// # Errors
+    /// [`WireError::NoStream`] if there is none; [`WireError`] for all else.
+    pub(in crate::sealed_log) async fn remove(&self) -> Result<(), WireError> {
+        let stream = self.control().stream();
+        self.ask(&format!("STREAM.DELETE.{stream}"), &json!({}), AGREEMENT).await.map(drop)
+    }
+
+    /// The streams of a log that there are, ascending.
+    ///
+    /// # Errors
+    /// [`WireError`].
+    pub(in crate::sealed_log) async fn generations(&self) -> Result<Vec<Generation>, WireError> {
+        let mut found = Vec::new();
+        let mut offset: usize = 0;
+        loop {
+            let reply = self.ask("STREAM.NAMES", &json!({ "offset": offset }), ANSWER).await?;
+            let page: Names = serde_json::from_value(reply).map_err(|error| not_understood(&error))?;
+            let names = page.streams.unwrap_or_default();
+            found.extend(names.iter().filter_map(|name| Generation::of_stream(name)));
+            offset = offset.saturating_add(names.len());
+            if names.is_empty() || offset >= page.total {
+                break;
+            }
+        }
+        found.sort_unstable();
+        Ok(found)
     }
 
     /// What the servers say of the stream of nonces.

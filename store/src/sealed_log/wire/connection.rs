@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use tokio::time::Instant;
 
 use super::WireError;
 use super::tail::Breaks;
+use crate::sealed_log::stream::{Bucket, Generation};
 
 /// The oldest server that does what is needed: atomic batches.
 const OLDEST: (u64, u64) = (2, 12);
@@ -47,6 +49,8 @@ impl fmt::Debug for WireOptions {
 #[derive(Debug, Clone)]
 pub(in crate::sealed_log) struct Wire {
     pub(super) client: Client,
+    /// Which stream of the log this is about, the same for all clones.
+    generation: Arc<AtomicU32>,
     /// Counts the losses of the connection.
     pub(super) losses: watch::Receiver<u64>,
     /// Where following the stream broke off: what stands there may be what broke it.
@@ -99,7 +103,28 @@ impl Wire {
             }
             Err(_) => return Err(WireError::Unreachable { why: "timed out".to_owned() }),
         };
-        Ok(Self { client, losses, breaks: Breaks::default(), refusal })
+        let generation = Arc::new(AtomicU32::new(Generation::FIRST.number()));
+        Ok(Self { client, generation, losses, breaks: Breaks::default(), refusal })
+    }
+
+    /// Which stream of the log this is about.
+    pub(in crate::sealed_log) fn generation(&self) -> Generation {
+        Generation::from_number(self.generation.load(Ordering::Acquire)).unwrap_or(Generation::FIRST)
+    }
+
+    /// Has this and its clones be about another stream of the log from now on.
+    pub(in crate::sealed_log) fn go_on_to(&self, generation: Generation) {
+        self.generation.store(generation.number(), Ordering::Release);
+    }
+
+    /// The same connection, about one stream of the log and no other.
+    pub(in crate::sealed_log) fn at(&self, generation: Generation) -> Self {
+        Self { generation: Arc::new(AtomicU32::new(generation.number())), ..self.clone() }
+    }
+
+    /// The log's stream.
+    pub(super) fn control(&self) -> Bucket {
+        Bucket::Control(self.generation())
     }
 
     /// The client, for what else lies on the same servers.

@@ -16,7 +16,7 @@ use super::header::{
 };
 use super::{PublishError, Wire};
 use crate::sealed_log::entry::Sealed;
-use crate::sealed_log::stream::{NONCES, NONCES_PREFIX, STREAM};
+use crate::sealed_log::stream::{NONCES, NONCES_PREFIX};
 
 /// The most entries that a server takes at once.
 pub(super) const MOST_ENTRIES: usize = 1000;
@@ -52,6 +52,7 @@ impl Wire {
             return Err(PublishError::TooMany { entries: entries.len(), limit: MOST_ENTRIES });
         }
         let expected = expected_last.to_string();
+        let stream = self.generation().stream();
         let count = u64::try_from(entries.len()).map_err(|_| not_sent("too many entries"))?;
         let end = expected_last.checked_add(count).ok_or_else(|| not_sent("no sequence is left"))?;
         let batch = (entries.len() > 1).then(batch_id);
@@ -59,7 +60,7 @@ impl Wire {
             let mut headers = HeaderMap::new();
             if number == 1 {
                 headers.insert(EXPECTED_SEQUENCE, expected.as_str());
-                headers.insert(EXPECTED_STREAM, STREAM);
+                headers.insert(EXPECTED_STREAM, stream.as_str());
             }
             if let Some(id) = &batch {
                 headers.insert(BATCH_ID, id.as_str());
@@ -93,7 +94,7 @@ impl Wire {
         let reply = self.send(subject, headers, payload, deadline).await?;
         let ack = read(&reply)?;
         let same_batch = ack.batch == batch && (batch.is_none() || ack.count == count);
-        if ack.stream == STREAM && ack.seq == end && !ack.duplicate && same_batch {
+        if ack.stream == stream && ack.seq == end && !ack.duplicate && same_batch {
             Ok(end)
         } else {
             Err(unknown("an acknowledgement of something else"))

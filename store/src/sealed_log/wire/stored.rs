@@ -42,7 +42,7 @@ impl Wire {
         if sequence == 0 {
             return Ok(None);
         }
-        let found = self.stored(Bucket::Control, &json!({ "seq": sequence })).await?;
+        let found = self.stored(self.control(), &json!({ "seq": sequence })).await?;
         fits(found, |raw| raw.sequence == sequence)
     }
 
@@ -51,7 +51,7 @@ impl Wire {
     /// # Errors
     /// [`WireError`].
     pub(super) async fn get_next(&self, from: u64) -> Result<Option<Raw>, WireError> {
-        let found = self.stored(Bucket::Control, &json!({ "seq": from.max(1), "next_by_subj": ">" })).await?;
+        let found = self.stored(self.control(), &json!({ "seq": from.max(1), "next_by_subj": ">" })).await?;
         fits(found, |raw| raw.sequence >= from)
     }
 
@@ -60,7 +60,7 @@ impl Wire {
     /// # Errors
     /// [`WireError`].
     pub(in crate::sealed_log) async fn get_last(&self, subject: &str) -> Result<Option<Raw>, WireError> {
-        let found = self.stored(Bucket::Control, &json!({ "last_by_subj": subject })).await?;
+        let found = self.stored(self.control(), &json!({ "last_by_subj": subject })).await?;
         fits(found, |raw| raw.subject == subject)
     }
 

@@ -22,7 +22,6 @@ use tokio::time::Instant;
 
 use super::connection::explain;
 use super::{Raw, Wire, WireError, header};
-use crate::sealed_log::stream::STREAM;
 
 /// The most messages that are given at once.
 pub(super) const CHUNK: usize = 512;
@@ -68,6 +67,8 @@ struct Consumer {
     /// Taken, and not given yet.
     taken: Vec<Message>,
     inbox: String,
+    /// The stream that it follows.
+    stream: String,
     name: String,
     /// Its number of the last message.
     delivered: u64,
@@ -93,7 +94,7 @@ impl Wire {
         losses.mark_unchanged();
         let by_hand = self.breaks.near(from);
         let mut tail =
-            Tail { wire: self.clone(), losses, next: from.max(1), by_hand, consumer: None, end: None };
+            Tail { wire: self.at(self.generation()), losses, next: from.max(1), by_hand, consumer: None, end: None };
         if !tail.is_by_hand() {
             tail.consumer = Some(self.consumer(tail.next).await?);
         }
@@ -102,10 +103,11 @@ impl Wire {
 
     async fn consumer(&self, from: u64) -> Result<Consumer, WireError> {
         let name = BASE32_NOPAD.encode(&rand::random::<[u8; 15]>());
+        let stream = self.generation().stream();
         let inbox = self.client.new_inbox();
         let messages = self.client.subscribe(inbox.clone()).await.map_err(|error| lost(&explain(&error)))?;
         let request = json!({
-            "stream_name": STREAM,
+            "stream_name": stream.as_str(),
             "action": "create",
             "config": {
                 "name": name,
@@ -118,11 +120,12 @@ impl Wire {
                 "num_replicas": 1,
             },
         });
-        self.ask(&format!("CONSUMER.CREATE.{STREAM}.{name}"), &request, CREATE).await?;
+        self.ask(&format!("CONSUMER.CREATE.{stream}.{name}"), &request, CREATE).await?;
         Ok(Consumer {
             messages,
             taken: Vec::new(),
             inbox,
+            stream,
             name,
             delivered: 0,
             asked: 0,
@@ -278,7 +281,7 @@ impl Consumer {
         let (expires, heartbeat) = (nanos(EXPIRES), nanos(HEARTBEAT));
         let request =
             json!({ "batch": more, "max_bytes": bytes, "expires": expires, "idle_heartbeat": heartbeat });
-        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{}", self.name);
+        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.stream, self.name);
         let sent = wire.client.publish_with_reply(subject, self.inbox.clone(), request.to_string().into());
         match tokio::time::timeout(SILENCE, sent).await {
             Ok(Ok(())) => {
@@ -296,7 +299,7 @@ impl Consumer {
         if message.subject.as_str() == self.inbox {
             return self.obey(&message);
         }
-        let place = message.reply.as_deref().and_then(|reply| Place::parse(reply, &self.name));
+        let place = message.reply.as_deref().and_then(|reply| Place::parse(reply, &self.stream, &self.name));
         let Some(place) = place else { return Err(lost("a message without its place")) };
         if place.delivered != self.delivered.saturating_add(1) {
             return Err(lost("messages were lost on the way"));
@@ -344,8 +347,8 @@ impl Drop for Tail {
         let (Some(consumer), Ok(runtime)) = (&self.consumer, tokio::runtime::Handle::try_current()) else {
             return;
         };
-        let (wire, subject) =
-            (self.wire.clone(), format!("$JS.API.CONSUMER.DELETE.{STREAM}.{}", consumer.name));
+        let subject = format!("$JS.API.CONSUMER.DELETE.{}.{}", consumer.stream, consumer.name);
+        let wire = self.wire.clone();
         if wire.is_connected() {
             drop(runtime.spawn(async move { wire.client.publish(subject, Bytes::new()).await }));
         }
@@ -373,12 +376,12 @@ struct Place {
 impl Place {
     /// Reads it from the subject under which an acknowledgement would go:
     /// `$JS.ACK.[DOMAIN.ACCOUNT.]STREAM.CONSUMER.TIMES.SEQUENCE.DELIVERED.TIME.PENDING[.TOKEN]`.
-    fn parse(reply: &str, consumer: &str) -> Option<Self> {
+    fn parse(reply: &str, stream: &str, consumer: &str) -> Option<Self> {
         let mut rest = reply.strip_prefix("$JS.ACK.")?.split('.');
         if rest.clone().count() > 7 {
             rest.nth(1)?;
         }
-        if rest.next()? != STREAM || rest.next()? != consumer {
+        if rest.next()? != stream || rest.next()? != consumer {
             return None;
         }
         let mut number = |skip: usize| rest.nth(skip)?.parse::<u64>().ok();
@@ -407,6 +410,7 @@ fn lost(why: &str) -> WireError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sealed_log::stream::STREAM;
     use crate::sealed_log::wire::tests::connect;
     use crate::sealed_log::wire::tests::server::Server;
 
@@ -439,7 +443,7 @@ mod tests {
         }
         let read = consumer.read(message("$KV.UNIBUS_control.a", Some(&ours))).unwrap();
         assert!(matches!(read, Read::Message(Raw { sequence: 7, pending: 0, .. })));
-        let far = Place::parse("$JS.ACK.hub.ACCOUNT.KV_UNIBUS_control.c.1.8.2.123.5.token", "c");
+        let far = Place::parse("$JS.ACK.hub.ACCOUNT.KV_UNIBUS_control.c.1.8.2.123.5.token", STREAM, "c");
         assert_eq!(far, Some(Place { sequence: 8, delivered: 2, pending: 5 }));
     }
 }

@@ -174,12 +174,21 @@ impl Plan {
             {
                 Err(StoreError::NotEmpty { records: state.census().total() })
             }
+            Work::Control(Content::Closed { .. }) if self.jobs() > 0 => {
+                self.is_full = true;
+                return;
+            }
+            Work::Control(Content::Closed { next }) if shared.documents().generation.next() != Some(*next) => {
+                Err(StoreError::Unavailable { why: "the log has gone on meanwhile" })
+            }
             Work::Control(content) => {
                 if !fits(self.entries.len(), 1, is_one_by_one) {
                     self.is_full = true;
                     return;
                 }
                 self.only_transactions = false;
+                // Nothing can stand behind it.
+                self.is_full = matches!(content, Content::Closed { .. });
                 let digest = self.layer.digest();
                 self.entries.push(Entry { content: content.clone(), hash: None, digest });
                 Ok(())

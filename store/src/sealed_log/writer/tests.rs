@@ -10,6 +10,7 @@ use crate::domain::{self, Change};
 use crate::record::{RecordBytes, RecordId};
 use crate::sealed_log::entry::{DocumentName, Opened};
 use crate::sealed_log::fixture::{self, Site};
+use crate::sealed_log::stream::Generation;
 use crate::sealed_log::view::Item;
 use crate::sealed_log::wire::Raw;
 use crate::sealed_log::wire::tests::connect;
@@ -94,6 +95,13 @@ impl Stage {
         self.shared.take_own(sequence, vec![(beat("beta", 1), [9; 20])]).unwrap();
     }
 
+    /// Lets the view see that another node has removed what [`add`] adds.
+    fn is_removed_at(&self, sequence: u64, number: u32) {
+        let content = Content::Record { id: RecordId::User(fixture::sign(number)), bytes: None };
+        let plan = self.plan(&[]).unwrap();
+        self.shared.take_own(sequence, vec![(item(&plan, content, StateDigest::EMPTY), [9; 20])]).unwrap();
+    }
+
     fn plan(&self, group: &[Job]) -> Option<Plan> {
         Plan::over(&self.shared, group.iter(), false)
     }
@@ -147,7 +155,7 @@ fn many(count: u32) -> Work {
 }
 
 fn document() -> Sealed {
-    Sealed { subject: DocumentName::Nodeset.subject(), payload: vec![1; 300].into() }
+    Sealed { subject: DocumentName::Nodeset.subject(Generation::FIRST), payload: vec![1; 300].into() }
 }
 
 fn job(work: Work) -> Job {
@@ -212,11 +220,25 @@ async fn a_write_whose_place_was_superseded_unseen_is_not_done_again_and_not_cal
     stage.start();
     let answered = stage.ask(add(1));
     let message = stage.published().await;
-    stage.another_stands(2);
+    stage.is_removed_at(2, 1);
     stage.answer(&message, "nobody knows".to_owned()).await;
     let error = outcome(answered).await.unwrap_err();
     assert!(error.to_string().contains("cannot be known"), "{error}");
     stage.assert_publishes_nothing().await;
+}
+
+/// Nothing about the user stands there or behind: so what was superseded was not this write.
+#[tokio::test]
+async fn a_write_that_has_left_nothing_is_done_again_although_its_place_was_superseded_unseen() {
+    let mut stage = Stage::new().await;
+    stage.start();
+    let answered = stage.ask(add(1));
+    let message = stage.published().await;
+    stage.another_stands(2);
+    stage.answer(&message, "nobody knows".to_owned()).await;
+    let message = stage.published().await;
+    stage.acknowledge(&message, 3).await;
+    outcome(answered).await.unwrap();
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::super::publish::MOST_ENTRIES;
 use super::server::{Server, Way};
 use super::{ACK, Wire, connect, entries, entry, log, raw, raw_client, until};
-use crate::sealed_log::stream::{Bucket, NONCES, NONCES_PREFIX, STREAM};
+use crate::sealed_log::stream::{Bucket, Generation, NONCES, NONCES_PREFIX, STREAM};
 use crate::sealed_log::wire::PublishError;
 
 /// Time for an acknowledgement that will not come.
@@ -88,7 +88,7 @@ async fn a_message_over_the_limit_is_not_sent() {
 async fn a_stream_without_batches_refuses_them() {
     let server = Server::start().await;
     let client = raw_client(&server).await;
-    let mut config = Bucket::Control.config(1);
+    let mut config = Bucket::Control(Generation::FIRST).config(1);
     config["allow_atomic"] = json!(false);
     raw(&client, &format!("STREAM.CREATE.{STREAM}"), &config).await;
     let wire = connect(&server.url()).await;
@@ -234,7 +234,7 @@ async fn what_timed_out_may_be_stored_later_and_only_at_its_place() {
 async fn headers_that_no_entry_has_are_named() {
     let server = Server::start().await;
     let client = raw_client(&server).await;
-    let mut config = Bucket::Control.config(1);
+    let mut config = Bucket::Control(Generation::FIRST).config(1);
     for (setting, value) in [("allow_rollup_hdrs", true), ("deny_purge", false), ("allow_msg_ttl", true)] {
         config[setting] = json!(value);
     }

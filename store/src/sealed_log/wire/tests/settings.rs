@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::server::Server;
 use super::{ACK, WireError, connect, entry, list, log, raw, raw_client};
-use crate::sealed_log::stream::{Bucket, NONCES, STREAM, StreamInfo};
+use crate::sealed_log::stream::{Bucket, Generation, NONCES, STREAM, StreamInfo};
 
 /// What a server says of a stream with these settings instead of ours. The stream is made anew for each.
 async fn with_settings(server: &Server, bucket: Bucket, change: &Value) -> StreamInfo {
@@ -17,7 +17,7 @@ async fn with_settings(server: &Server, bucket: Bucket, change: &Value) -> Strea
     raw(&client, &format!("STREAM.CREATE.{name}"), &config).await;
     let wire = connect(&server.url()).await;
     let info = match bucket {
-        Bucket::Control => wire.info().await.unwrap(),
+        Bucket::Control(_) => wire.info().await.unwrap(),
         Bucket::Nonces => wire.nonces_info().await.unwrap(),
     };
     raw(&client, &format!("STREAM.DELETE.{name}"), &json!({})).await;
@@ -47,7 +47,7 @@ async fn making_a_stream_changes_none_that_is_there() {
     let (server, wire) = log().await;
     wire.publish(&[entry("a", "1")], 0, ACK).await.unwrap();
     let client = raw_client(&server).await;
-    let mut config = Bucket::Control.config(1);
+    let mut config = Bucket::Control(Generation::FIRST).config(1);
     config["allow_direct"] = json!(true);
     raw(&client, &format!("STREAM.UPDATE.{STREAM}"), &config).await;
     let error = wire.create(1).await.unwrap_err();
@@ -114,14 +114,14 @@ async fn each_changed_setting_of_the_log_is_named() {
         ("metadata", json!({ "metadata": { "owner": "me" } })),
     ];
     for (setting, change) in changes {
-        let error = with_settings(&server, Bucket::Control, &change).await.check(1).unwrap_err();
+        let error = with_settings(&server, Bucket::Control(Generation::FIRST), &change).await.check(1).unwrap_err();
         let first = if change.get("discard").is_some() { "discard" } else { setting };
         let first =
             if change.get("allow_atomic").is_some() && first != "discard" { "allow_atomic" } else { first };
         let first = if change.get("allow_rollup_hdrs").is_some() { "deny_purge" } else { first };
         assert_eq!(error.setting, first, "{setting}: {error}");
     }
-    with_settings(&server, Bucket::Control, &json!({})).await.check(1).unwrap();
+    with_settings(&server, Bucket::Control(Generation::FIRST), &json!({})).await.check(1).unwrap();
 }
 
 #[tokio::test]
@@ -135,7 +135,7 @@ async fn a_mirror_and_a_sealed_stream_are_named() {
     assert_eq!(wire.info().await.unwrap().check(1).unwrap_err().setting, "subjects");
     raw(&client, &format!("STREAM.DELETE.{STREAM}"), &json!({})).await;
     wire.create(1).await.unwrap();
-    let mut config = Bucket::Control.config(1);
+    let mut config = Bucket::Control(Generation::FIRST).config(1);
     config["sealed"] = json!(true);
     raw(&client, &format!("STREAM.UPDATE.{STREAM}"), &config).await;
     assert_eq!(wire.info().await.unwrap().check(1).unwrap_err().setting, "sealed");
@@ -163,12 +163,12 @@ async fn each_changed_setting_of_the_nonces_is_named() {
 #[test]
 fn what_a_later_server_adds_is_named_only_where_it_says_something() {
     let reply = |changes: Value| {
-        let mut config = Bucket::Control.config(1);
+        let mut config = Bucket::Control(Generation::FIRST).config(1);
         for (setting, value) in changes.as_object().unwrap() {
             config[setting] = value.clone();
         }
         let state = json!({ "messages": 0, "first_seq": 0, "last_seq": 0 });
-        StreamInfo::parse(Bucket::Control, json!({ "config": config, "state": state })).unwrap()
+        StreamInfo::parse(Bucket::Control(Generation::FIRST), json!({ "config": config, "state": state })).unwrap()
     };
     let silent = json!({ "new_a": false, "new_b": 0, "new_c": "", "new_d": null, "new_e": {}, "new_f": [] });
     reply(silent).check(1).unwrap();
@@ -202,8 +202,8 @@ fn a_replica_counts_while_it_is_current_online_and_heard_of() {
     let info = |leader: Value, replicas: Value| {
         let state = json!({ "messages": 7, "first_seq": 2, "last_seq": 9 });
         let cluster = json!({ "name": "c", "leader": leader, "replicas": replicas });
-        let reply = json!({ "config": Bucket::Control.config(3), "state": state, "cluster": cluster });
-        StreamInfo::parse(Bucket::Control, reply).unwrap()
+        let reply = json!({ "config": Bucket::Control(Generation::FIRST).config(3), "state": state, "cluster": cluster });
+        StreamInfo::parse(Bucket::Control(Generation::FIRST), reply).unwrap()
     };
     let good = json!({ "name": "n1", "current": true, "active": 1_000_000 });
     let others = [
