@@ -195,7 +195,8 @@ impl Duties {
 
     /// What this node held when it passed the last barrier, if nobody has its word about that yet.
     fn owed_census(&self) -> Option<CensusFacts> {
-        let own = self.shared.keys.node()?;
+        let keys = self.shared.keys();
+        let own = keys.node()?;
         let (state, documents) = (self.shared.state(), self.shared.documents());
         let passage = state.passage()?;
         let seen = passage.seen.as_ref()?;
@@ -232,7 +233,8 @@ impl Duties {
         let Some(jobs) = self.jobs.upgrade() else { return Ok(()) };
         let shared = Arc::clone(&self.shared);
         let make: writer::Make = Box::new(move |documents, state| {
-            let Some(own) = shared.keys.node() else { return Ok(None) };
+            let keys = shared.keys();
+            let Some(own) = keys.node() else { return Ok(None) };
             // Whoever wants another one has written another barrier.
             if state.passage().is_none_or(|passage| passage.id != facts.barrier_id) {
                 return Ok(None);

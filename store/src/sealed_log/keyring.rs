@@ -24,7 +24,7 @@ impl SealedLog {
             }
             Ok(())
         };
-        {
+        if self.shared.keys().node().is_some() {
             let state = self.shared.state();
             if state.ever_held_a_record() {
                 return Err(LogError::NotEmpty { records: state.census().total() });
