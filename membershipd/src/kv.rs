@@ -83,6 +83,9 @@ impl Plan {
         let mut log = options(place, kv, (servers, seed.map(zeroize::Zeroizing::new)), clock)
             .replicas(kv.replicas())
             .access(if kv.init { Access::Init } else { Access::Serve });
+        if let Some(server) = &server {
+            log = log.data_dir(&server.launch.config.store_dir);
+        }
         if let Some(age) = kv.max_staleness {
             log = log.max_staleness(age);
         }

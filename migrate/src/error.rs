@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use unibus_keyfile::digest::StateDigest;
-use unibus_keyfile::error::{DocumentError, ErrorClass, KeyError, UnlockError, WitnessError};
+use unibus_keyfile::error::{DocumentError, ErrorClass, KeyError, ReceiptError, UnlockError, WitnessError};
 use unibus_keyfile::id::{ClusterId, Lineage, Sequence};
 use unibus_nats::NatsError;
 use unibus_store::archive::ArchiveError;
@@ -77,6 +77,14 @@ pub enum MigrateError {
     /// A sealed log is not opened or not filled.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// A receipt proves nothing.
+    #[error("the receipt `{}` is refused", path.display())]
+    Receipt {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: Box<ReceiptError>,
+    },
     /// A rotation is refused or stops.
     #[error(transparent)]
     Rotate(#[from] RotateError),
@@ -279,6 +287,9 @@ impl MigrateError {
             Self::Log(source) => source.class(),
             Self::Identity(source) => source.class(),
             Self::Rotate(source) => source.class(),
+            // What it says does not follow from what is in it: somebody else wrote it.
+            Self::Receipt { source, .. } if source.class() == ErrorClass::NotProven => ErrorClass::Tampered,
+            Self::Receipt { source, .. } => source.class(),
             Self::CutShort { source, .. } => match source.class() {
                 // Of these the exit code says that nothing was changed.
                 ErrorClass::Misuse | ErrorClass::Conflict | ErrorClass::NotFound | ErrorClass::Denied => {
@@ -337,6 +348,7 @@ impl MigrateError {
             Self::Log(source) => source.code(),
             Self::Identity(source) => source.code(),
             Self::Rotate(source) => source.code(),
+            Self::Receipt { source, .. } => source.code(),
             Self::Plaintext(source) => source.code(),
             Self::Io { .. } => "UB-M001",
             Self::Exists { .. } | Self::NotEmpty { .. } => "UB-M002",
@@ -374,6 +386,7 @@ impl MigrateError {
             Self::Log(source) => return source.hint(),
             Self::Identity(source) => return source.hint(),
             Self::Rotate(source) => source.hint(),
+            Self::Receipt { source, .. } => source.hint(),
             Self::Unproven { .. } => "give --ca: the CA that signed the servers' certificates".into(),
             Self::NoNodeset { .. } => "give --nodeset: the file that `unibus-key init` wrote beside the keys".into(),
             Self::NoLog { .. } => {

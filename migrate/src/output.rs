@@ -100,6 +100,15 @@ impl Output {
         }
     }
 
+    /// Says which step has begun.
+    pub fn step(self, name: &str) {
+        let mut err = std::io::stderr().lock();
+        drop(match self.format {
+            Format::Json => writeln!(err, "{}", json!({"step": name})),
+            Format::Text => writeln!(err, "step: {name}"),
+        });
+    }
+
     /// Asks on the terminal. `None` without one.
     #[must_use]
     pub fn confirm(self, question: &str) -> Option<bool> {

@@ -44,9 +44,15 @@ impl Plan {
     /// SHA-256 over the command and all facts, shortened, in hex.
     #[must_use]
     pub fn hash(&self) -> String {
-        let text = json!([self.command, self.facts, self.replaces]).to_string();
-        let hash = sha256(&[b"unibus/plan/v1", text.as_bytes()]);
+        let hash = self.whole_hash();
         HEXLOWER.encode(hash.first_chunk::<HASH_BYTES>().map_or(&hash[..], |short| &short[..]))
+    }
+
+    /// The same, not shortened: what a receipt names.
+    #[must_use]
+    pub fn whole_hash(&self) -> [u8; 32] {
+        let text = json!([self.command, self.facts, self.replaces]).to_string();
+        sha256(&[b"unibus/plan/v1", text.as_bytes()])
     }
 
     /// The plan as an object.

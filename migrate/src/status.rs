@@ -12,6 +12,7 @@ use crate::cli::StatusArgs;
 use crate::error::MigrateError;
 use crate::open::{Given, Sealed, Unsound, source_keys};
 use crate::output::{Answer, Output, row};
+use crate::rotate;
 use crate::snapshot::open_snapshot;
 use crate::source::StoreUrl;
 
@@ -87,6 +88,8 @@ fn of_sealed(args: &StatusArgs, sealed: &Sealed) -> Result<Answer, MigrateError>
         .collect();
     let recovery: Vec<String> = nodeset.recovery().iter().map(|one| one.name.to_string()).collect();
     let log = sealed.log().map(Servers::of).transpose()?;
+    let rotation = sealed.log().map(SealedLog::rotation).transpose()?;
+    let rotation = rotation.as_ref().map_or(Value::Null, rotate::epoch::log::under_way);
     let object = json!({
         "command": "status",
         "store": args.store.to_string(),
@@ -104,7 +107,7 @@ fn of_sealed(args: &StatusArgs, sealed: &Sealed) -> Result<Answer, MigrateError>
         "nodeset_version": nodeset.version(),
         "nodes": nodes,
         "recovery": recovery,
-        "rotation": null,
+        "rotation": rotation,
         "cipher": posture.cipher,
         "freshness": sealed.freshness.as_str(),
         "last_proof": last_proof,
@@ -125,6 +128,9 @@ fn of_sealed(args: &StatusArgs, sealed: &Sealed) -> Result<Answer, MigrateError>
     ));
     lines.push(row("recovery", recovery.join(", ")));
     lines.extend(log.iter().flat_map(Servers::lines));
+    if let (Some(from), Some(step)) = (rotation["from"].as_u64(), rotation["step"].as_str()) {
+        lines.push(row("rotation", format!("from epoch {from}, step: {step}; `resume` goes on with it")));
+    }
     lines.push(row("newest copy", sealed.freshness.remark()));
     lines.push(row("last proof", last_proof.as_deref().unwrap_or("unknown")));
     lines.push(row("last drill", last_drill.as_deref().unwrap_or("never: run `unibus-migrate drill`")));

@@ -219,7 +219,13 @@ impl SealedLog {
     async fn begin_to_serve(&self, begun: Instant, has_witness: bool) -> Result<(), LogError> {
         let of = |jobs: &mpsc::Sender<Job>| {
             let (shared, options) = (Arc::clone(&self.shared), &self.options);
-            Duties::new(shared, jobs.downgrade(), options.nodeset.clone(), options.data_dir.clone(), Arc::clone(&options.progress))
+            Duties::new(
+                shared,
+                jobs.downgrade(),
+                options.nodeset.clone(),
+                options.data_dir.clone(),
+                Arc::clone(&options.progress),
+            )
         };
         let duties = self.jobs.as_ref().map(of);
         let budget = self.options.boot_budget.saturating_sub(begun.elapsed()).max(Duration::from_secs(1));

@@ -1,7 +1,7 @@
 //! `rotate epoch`: a new data key, each backend in a file of its own.
 
 mod database;
-mod log;
+pub(crate) mod log;
 
 use crate::cli::{AbortArgs, EpochArgs, ResumeArgs};
 use crate::error::MigrateError;

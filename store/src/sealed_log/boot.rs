@@ -18,8 +18,8 @@ use super::error::LogError;
 use super::options::{Access, BootEvent, LogOptions};
 use super::replay;
 use super::shared::Shared;
-use super::succession;
 use super::stream::{STREAM, SettingsError, StreamInfo};
+use super::succession;
 use super::wire::{PublishError, Raw, Wire, WireError, WireOptions};
 use crate::record::Timestamp;
 
@@ -388,8 +388,10 @@ async fn mint(
     let codec = Codec::new(&keyring, &secrets, wire.generation());
     let heartbeat = Heartbeat { at: now, keyring_version: keyring.version(), keyring_hash: keyring.hash() };
     let beat = Content::Heartbeat { node: own.name().clone(), heartbeat };
-    let document =
-        |name: DocumentName, bytes: &[u8]| Sealed { subject: name.subject(wire.generation()), payload: bytes.to_vec().into() };
+    let document = |name: DocumentName, bytes: &[u8]| Sealed {
+        subject: name.subject(wire.generation()),
+        payload: bytes.to_vec().into(),
+    };
     let first = [
         document(DocumentName::Nodeset, nodeset.as_bytes()),
         document(DocumentName::Keyring, keyring.as_bytes()),

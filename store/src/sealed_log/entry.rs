@@ -429,7 +429,8 @@ fn control_of(plaintext: &PlaintextRef<'_>, is_put: bool) -> Result<Content, Ent
     let body = body.ok_or(wrong.clone())?;
     if plaintext.kind == EVIDENCE {
         let label = std::str::from_utf8(plaintext.identity).map_err(|_| wrong.clone())?;
-        let is_label = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"./-".contains(&byte);
+        let is_label =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"./-".contains(&byte);
         if label.is_empty() || label.len() > LABEL_MAX || !label.bytes().all(is_label) {
             return Err(wrong);
         }
@@ -445,7 +446,9 @@ fn control_of(plaintext: &PlaintextRef<'_>, is_put: bool) -> Result<Content, Ent
             Ok(Content::Closed { next })
         }
         (BARRIER, true) => Ok(Content::Barrier { id: body.try_into().map_err(|_| wrong)? }),
-        (DRIVER, false) => Ok(Content::Driver { by: None, at: Timestamp::from_micros(0).map_err(|_| wrong)? }),
+        (DRIVER, false) => {
+            Ok(Content::Driver { by: None, at: Timestamp::from_micros(0).map_err(|_| wrong)? })
+        }
         (DRIVER, true) => {
             let (by, at) = body.split_first_chunk::<16>().ok_or(wrong.clone())?;
             let at = <[u8; 8]>::try_from(at).map_err(|_| wrong.clone())?;

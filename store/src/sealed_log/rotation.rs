@@ -106,6 +106,13 @@ impl SealedLog {
         plan.get(4..).map(<[u8]>::to_vec)
     }
 
+    /// Where the last heartbeat of each node stands: a node whose heartbeat moves on lives.
+    #[must_use]
+    pub fn signs_of_life(&self) -> BTreeMap<NodeName, u64> {
+        let state = self.shared.state();
+        state.heartbeats().iter().map(|(node, (sequence, _))| (node.clone(), *sequence)).collect()
+    }
+
     /// The receipt of the last rotation.
     #[must_use]
     pub fn last_receipt(&self) -> Option<Vec<u8>> {
@@ -126,7 +133,12 @@ impl SealedLog {
         let documents = self.shared.documents();
         let version = documents.keyring.version();
         let is_current = |node: &NodeName| documents.acknowledged.get(node) == Some(&version);
-        documents.words.iter().filter(|(node, _)| is_current(node)).map(|(n, w)| (n.clone(), w.clone())).collect()
+        documents
+            .words
+            .iter()
+            .filter(|(node, _)| is_current(node))
+            .map(|(n, w)| (n.clone(), w.clone()))
+            .collect()
     }
 
     /// Begins a rotation. `plan` is kept beside it.
@@ -198,7 +210,9 @@ impl SealedLog {
                 wanted.extend(words.map(|(node, word)| (format!("ack/{node}"), word.clone())));
             }
             let censuses = documents.censuses.iter();
-            wanted.extend(censuses.map(|(node, census)| (format!("census/{node}"), census.as_bytes().to_vec())));
+            wanted.extend(
+                censuses.map(|(node, census)| (format!("census/{node}"), census.as_bytes().to_vec())),
+            );
             wanted.retain(|(label, bytes)| state.evidence().get(label) != Some(bytes));
         }
         for (label, bytes) in wanted {
@@ -281,9 +295,9 @@ impl SealedLog {
                 self.keep_evidence()?;
                 self.reseal(rate, told)
             }
-            Step::RemoveBefore => self.blocking(async {
-                succession::remove_before(&self.wire, &self.options).await.map(drop)
-            })?,
+            Step::RemoveBefore => {
+                self.blocking(async { succession::remove_before(&self.wire, &self.options).await.map(drop) })?
+            }
             Step::Barrier => {
                 self.keep_evidence()?;
                 self.barrier()
@@ -376,7 +390,9 @@ impl SealedLog {
                     before = Step::Idle;
                     continue;
                 }
-                Step::AwaitStaged(nodes) => ("for nodes that have not shown that they have the new epoch", nodes),
+                Step::AwaitStaged(nodes) => {
+                    ("for nodes that have not shown that they have the new epoch", nodes)
+                }
                 Step::AwaitArrival(nodes) => ("for nodes that are not in the new stream", nodes),
                 Step::AwaitForgotten(nodes) => {
                     ("for nodes that have not shown that they have forgotten the old epoch", nodes)
@@ -415,7 +431,9 @@ impl SealedLog {
         let next = self.wire.generation().next().ok_or(LogError::Misuse("no stream is left"))?;
         let filler = self.blocking(async {
             let filler = succession::begin(&self.shared, &self.wire, &self.options).await?;
-            filler.fill(&self.options, rate, &mut |done, total| told(RotationEvent::Resealed { done, total })).await?;
+            filler
+                .fill(&self.options, rate, &mut |done, total| told(RotationEvent::Resealed { done, total }))
+                .await?;
             Ok::<_, LogError>(filler)
         })??;
         self.blocking(self.submit(Work::Control(Content::Closed { next })))??;
@@ -455,7 +473,8 @@ fn censuses(
     let is_for_it = |census: &Census| census.barrier_id() == &passage.id && census.stream() == stream;
     let given = documents.censuses.iter().filter(|(_, census)| is_for_it(census));
     let given: BTreeMap<&NodeName, &Census> = given.collect();
-    let missing: BTreeSet<NodeName> = nodes.iter().filter(|node| !given.contains_key(node)).cloned().collect();
+    let missing: BTreeSet<NodeName> =
+        nodes.iter().filter(|node| !given.contains_key(node)).cloned().collect();
     if !missing.is_empty() {
         return Censuses::Missing(missing);
     }

@@ -132,7 +132,8 @@ pub(super) async fn go_over(
         replay::replay(&fresh, &there, options, &mut patience).await?;
     }
     if fresh.state().import_digest() != Some(digest) {
-        let what = format!("`{}` does not begin with the records that the log was closed with", next.stream());
+        let what =
+            format!("`{}` does not begin with the records that the log was closed with", next.stream());
         return Err(LogError::Tampered { sequence: Sequence(at), what });
     }
     if fresh.documents().keyring.version() < shared.documents().keyring.version() {
@@ -188,13 +189,8 @@ async fn documents(
                 if let Err(error) = info.check(info.wanted_replicas().unwrap_or(0)) {
                     patience.after(WireError::Settings(error)).await?;
                 }
-                let mut found = Documents::open(
-                    &shared.keys(),
-                    known.nodeset.clone(),
-                    &nodeset,
-                    &keyring,
-                    generation,
-                )?;
+                let mut found =
+                    Documents::open(&shared.keys(), known.nodeset.clone(), &nodeset, &keyring, generation)?;
                 let is_same = found.keyring.lineage() == known.keyring.lineage();
                 if !is_same || found.keyring.primary().number < known.keyring.primary().number {
                     return Err(gone(generation, "has a keyring that does not follow"));
@@ -214,7 +210,10 @@ async fn documents(
 
 fn gone(generation: Generation, what: &str) -> LogError {
     let sequence = Sequence(generation.base());
-    LogError::Tampered { sequence, what: format!("`{}`, in which the log goes on, {what}", generation.stream()) }
+    LogError::Tampered {
+        sequence,
+        what: format!("`{}`, in which the log goes on, {what}", generation.stream()),
+    }
 }
 
 /// Begins the next stream of a log, or goes on with one that was begun.
@@ -362,4 +361,3 @@ async fn is_ahead(shared: &Shared, wire: &Wire, there: &Wire) -> Result<bool, Wi
     let opened = codec.open(&mark, &mut Zeroizing::new(Vec::new()));
     Ok(opened.is_ok_and(|opened| opened.content == Content::Import { open: false }))
 }
-

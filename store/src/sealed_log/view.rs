@@ -353,7 +353,8 @@ impl State {
     /// Whether there ever was an entry of a record.
     pub(super) fn ever_held_a_record(&self) -> bool {
         let is_record = |opened: &Opened| matches!(opened.content, Content::Record { .. });
-        self.record_sequence > self.base || self.base > 0
+        self.record_sequence > self.base
+            || self.base > 0
             || matches!(&self.mode, Mode::HeldBack(pending) if pending.entries().any(is_record))
     }
 

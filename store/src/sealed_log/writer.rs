@@ -43,6 +43,8 @@ const BATCH_ENTRIES: usize = 1000;
 const SMALL_GROUP: usize = 64;
 /// Jobs that are taken from those that wait.
 const TAKEN_MAX: usize = 2048;
+/// Heartbeats of an idle node in whose time a busy one writes one.
+const BUSY_BEATS: u32 = 3;
 /// Writes of this node, one right behind the other, after which nobody else seems to write; a group counts as up to 16.
 const ALONE_AFTER: u32 = 64;
 /// Pause after the last of them, after which what others write is followed again.
@@ -110,6 +112,7 @@ impl Writer {
     pub(super) async fn run(mut self) {
         let mut group: VecDeque<Job> = VecDeque::new();
         let mut tried = Instant::now();
+        let mut beaten = Instant::now();
         loop {
             if group.is_empty() {
                 let pause = self.beat_every.map(|every| {
@@ -138,6 +141,16 @@ impl Writer {
             }
             self.take_waiting(&mut group);
             tried = Instant::now();
+            // A node that has no time for heartbeats of its own accord is not gone.
+            let due =
+                self.beat_every.is_some_and(|every| beaten.elapsed() >= every.saturating_mul(BUSY_BEATS));
+            if due && !group.is_empty() {
+                let work = Work::Control(self.heartbeat());
+                group.push_back(Job { work, answer: oneshot::channel().0, deadline: tried + WRITE_DEADLINE });
+            }
+            if due || group.is_empty() {
+                beaten = tried;
+            }
             self.round(&mut group).await;
             self.shared.set_publishing(false);
         }
@@ -190,7 +203,10 @@ impl Writer {
                 self.not_alone();
                 self.shared.set_publishing(!attempts.are_settled());
                 if !pause(group).await {
-                    answer_all(group, &StoreError::Unavailable { why: "the log goes over into another stream" });
+                    answer_all(
+                        group,
+                        &StoreError::Unavailable { why: "the log goes over into another stream" },
+                    );
                     return;
                 }
                 continue;

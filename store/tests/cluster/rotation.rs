@@ -78,7 +78,10 @@ impl Load {
                     let begun = Instant::now();
                     log.add_user(Actor::Operator, user(number)).await.unwrap();
                     slowest = slowest.max(begun.elapsed());
-                    assert!(is_authorized(&log, number).await, "{number} was written here and is not read here");
+                    assert!(
+                        is_authorized(&log, number).await,
+                        "{number} was written here and is not read here"
+                    );
                     done += 1;
                     if number.is_multiple_of(3) {
                         log.revoke_user(Actor::Operator, sign(number), clock()).await.unwrap();

@@ -15,6 +15,7 @@ use unibus_keyfile::receipt::{Backend, Receipt, ReceiptDraft, Step as Lap};
 use unibus_store::rotation::{Facts, Step};
 use unibus_store::sealed_log::{Access, RotationEvent, SealedLog};
 use unibus_store::sqlcipher::Keys;
+use unibus_store::store::Store as _;
 
 use crate::cli::{AbortArgs, ConsentArgs, EpochArgs, KeyArgs, ResumeArgs};
 use crate::error::MigrateError;
@@ -40,7 +41,7 @@ const RECEIPT_MODE: u32 = 0o644;
 /// What is kept in the log about a rotation that is under way.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Noted {
-    plan: String,
+    plan: [u8; 32],
     started: u64,
     tool: String,
     retain: bool,
@@ -85,11 +86,17 @@ pub(super) fn run(args: &EpochArgs, servers: &Servers, output: Output) -> Result
     let (wanted, lagging) = replicas(&opened)?;
     if lagging > 0 {
         let why = format!("{lagging} of {wanted} replicas are not up to date");
-        return Err(refused(why, "start the servers that are missing, and wait until `status` shows all as current"));
+        return Err(refused(
+            why,
+            "start the servers that are missing, and wait until `status` shows all as current",
+        ));
     }
     let fenced: BTreeSet<NodeName> = args.fence.iter().cloned().collect();
     if let Some(unknown) = fenced.difference(&facts.nodes).next() {
-        return Err(refused(format!("there is no node `{unknown}` to be fenced"), "`status` lists the nodes"));
+        return Err(refused(
+            format!("there is no node `{unknown}` to be fenced"),
+            "`status` lists the nodes",
+        ));
     }
     let silent = silent(&opened.log, facts.nodes.difference(&fenced).cloned().collect())?;
     if !silent.is_empty() {
@@ -120,7 +127,7 @@ pub(super) fn run(args: &EpochArgs, servers: &Servers, output: Output) -> Result
         fence(&opened, args, &fenced)?;
     }
     let noted = Noted {
-        plan: plan.hash(),
+        plan: plan.whole_hash(),
         started: crate::clock::now().seconds(),
         tool: env!("CARGO_PKG_VERSION").to_owned(),
         retain: args.retain,
@@ -209,7 +216,7 @@ fn drive(
     if let Some(path) = receipt {
         durable::create_new(path, signed.as_str().as_bytes(), RECEIPT_MODE)?;
     }
-    Ok(answer(opened, &signed, receipt))
+    answer(opened, &signed, receipt)
 }
 
 /// When each step began.
@@ -270,7 +277,7 @@ fn sign(opened: &Opened, noted: &Noted, mut steps: Vec<Lap>) -> Result<Receipt, 
     let draft = ReceiptDraft {
         backend: Backend::Kv,
         tool_version: noted.tool.clone(),
-        plan: crate::plan::padded(&noted.plan),
+        plan: noted.plan,
         lineage: *keyring.lineage(),
         from,
         to: keyring.primary().number,
@@ -287,7 +294,8 @@ fn sign(opened: &Opened, noted: &Noted, mut steps: Vec<Lap>) -> Result<Receipt, 
         censuses: with("census/").into_values().collect(),
         forgotten: log.acknowledgements().into_values().collect(),
     };
-    Ok(Receipt::sign(&opened.own, &log.nodeset(), draft)?)
+    Receipt::sign(&opened.own, &log.nodeset(), draft)
+        .map_err(|source| MigrateError::Receipt { path: "of this rotation".into(), source: Box::new(source) })
 }
 
 /// The epochs that this rotation has destroyed.
@@ -309,12 +317,12 @@ fn from_epochs(
     Ok(gone.map(|epoch| epoch.number).filter(|number| was_open(*number)).collect())
 }
 
-fn answer(opened: &Opened, signed: &Receipt, file: Option<&Path>) -> Answer {
+fn answer(opened: &Opened, signed: &Receipt, file: Option<&Path>) -> Result<Answer, MigrateError> {
     let draft = signed.draft();
     let numbers = |epochs: &[Epoch]| epochs.iter().map(|epoch| epoch.get()).collect::<Vec<_>>();
     let steps: Vec<Value> =
         draft.steps.iter().map(|lap| json!({"name": lap.name, "milliseconds": lap.milliseconds})).collect();
-    let position = opened.log.current();
+    let position = opened.log.position()?;
     let object = json!({
         "command": "rotate epoch", "store": opened.url.to_string(),
         "from": numbers(&draft.from), "primary_epoch": draft.to.get(),
@@ -336,9 +344,11 @@ fn answer(opened: &Opened, signed: &Receipt, file: Option<&Path>) -> Answer {
     ];
     match file {
         Some(path) => lines.push(row("receipt file", path.display())),
-        None => lines.push("`status` shows the receipt's hash; `--receipt FILE` writes it to a file".to_owned()),
+        None => {
+            lines.push("`status` shows the receipt's hash; `--receipt FILE` writes it to a file".to_owned())
+        }
     }
-    Answer::done(object, lines)
+    Ok(Answer::done(object, lines))
 }
 
 /// When the recovery key was last tried, in words.
@@ -354,7 +364,10 @@ fn drilled(opened: &Opened, args: &EpochArgs) -> Result<String, MigrateError> {
                 Some(at) => format!("the recovery key was last tried at {at}, more than 30 days ago"),
                 None => "no try of the recovery key is on record at this node".to_owned(),
             };
-            Err(refused(why, "run `unibus-migrate drill` with a snapshot and --state-dir, or give --no-drill"))
+            Err(refused(
+                why,
+                "run `unibus-migrate drill` with a snapshot and --state-dir, or give --no-drill",
+            ))
         }
     }
 }
@@ -385,7 +398,8 @@ fn fence(opened: &Opened, args: &EpochArgs, fenced: &BTreeSet<NodeName>) -> Resu
     let operator = keys::operator(path)?;
     let nodeset = opened.log.nodeset();
     let next = fenced.iter().fold(nodeset.next(), |plan, node| plan.without_node(node)).sign(&operator);
-    let next = next.map_err(|source| MigrateError::Document { path: opened.place.nodeset.clone(), source })?;
+    let next =
+        next.map_err(|source| MigrateError::Document { path: opened.place.nodeset.clone(), source })?;
     durable::replace(&opened.place.nodeset, next.as_bytes(), RECEIPT_MODE, durable::Sync::Disk)?;
     let begun = Instant::now();
     while opened.log.nodeset().version() < next.version()

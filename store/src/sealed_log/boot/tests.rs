@@ -110,7 +110,8 @@ async fn a_log_that_was_emptied_is_not_begun_anew_by_a_node_that_has_seen_it() {
     drop(home.open(Access::Serve).unwrap());
     let wire = connect(&home.server.url()).await;
     ask(&wire.client(), format!("STREAM.DELETE.{STREAM}"), &json!({})).await;
-    ask(&wire.client(), format!("STREAM.CREATE.{STREAM}"), &Bucket::Control(Generation::FIRST).config(1)).await;
+    ask(&wire.client(), format!("STREAM.CREATE.{STREAM}"), &Bucket::Control(Generation::FIRST).config(1))
+        .await;
     let error = home.open(Access::Serve).unwrap_err();
     assert!(matches!(error, LogError::StreamMissing { .. }), "{error:?}");
     assert_eq!(wire.info().await.unwrap().last_sequence, 0);

@@ -6,8 +6,8 @@ use unibus_keyfile::node_key::NodeKeyFile;
 use unibus_keyfile::nodeset::Plan;
 
 use super::*;
-use crate::sealed_log::stream::Generation;
 use crate::sealed_log::fixture::{NOW, Site, document, node};
+use crate::sealed_log::stream::Generation;
 
 fn adopt(
     site: &Site,
@@ -124,8 +124,9 @@ fn a_nodeset_is_newer_than_the_one_that_stands_and_there_is_one_of_each_version(
     // This node's file is of version 2, and so is what appears in the log.
     let published = document(&DocumentName::Nodeset, 1, site.nodeset.as_bytes());
     let keyring = document(&DocumentName::Keyring, 2, site.keyring.as_bytes());
-    let open =
-        |file: &Nodeset, published: &Raw| Documents::open(&site.keys(), file.clone(), published, &keyring, Generation::FIRST);
+    let open = |file: &Nodeset, published: &Raw| {
+        Documents::open(&site.keys(), file.clone(), published, &keyring, Generation::FIRST)
+    };
     let mut documents = open(&two, &published).unwrap();
     assert_planted(adopt(&site, &mut documents, DocumentName::Nodeset, other_two.as_bytes()));
     adopt(&site, &mut documents, DocumentName::Nodeset, two.as_bytes()).unwrap();
@@ -148,7 +149,8 @@ fn what_stood_before_the_documents_that_were_fetched_is_passed_over() {
         document(&DocumentName::Nodeset, 5, nodeset.as_bytes()),
         document(&DocumentName::Keyring, 7, keyring.as_bytes()),
     ];
-    let mut documents = Documents::open(&site.keys(), nodeset, &fetched[0], &fetched[1], Generation::FIRST).unwrap();
+    let mut documents =
+        Documents::open(&site.keys(), nodeset, &fetched[0], &fetched[1], Generation::FIRST).unwrap();
     for (name, sequence, bytes) in [
         (DocumentName::Nodeset, 1, site.nodeset.as_bytes()),
         (DocumentName::Keyring, 2, before.keyring.as_bytes()),

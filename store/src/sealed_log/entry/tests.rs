@@ -336,7 +336,11 @@ fn documents_are_named_in_clear_and_sealed_entries_are_not_taken_for_them() {
     for other in
         ["", "doc", "doc.", "doc.nodeset.x", "doc.ack", "doc.ack.", "doc.ack.A B", "doc.other", "nodeset"]
     {
-        assert_eq!(DocumentName::of_subject(&format!("{SUBJECT_PREFIX}{other}"), SUBJECT_PREFIX), None, "{other}");
+        assert_eq!(
+            DocumentName::of_subject(&format!("{SUBJECT_PREFIX}{other}"), SUBJECT_PREFIX),
+            None,
+            "{other}"
+        );
     }
     assert_eq!(DocumentName::of_subject("$KV.OTHER.doc.nodeset", SUBJECT_PREFIX), None);
 }

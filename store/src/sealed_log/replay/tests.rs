@@ -12,7 +12,10 @@ use crate::sealed_log::stream::{Bucket, Generation};
 fn end(last: u64, messages: u64) -> End {
     let reply = json!({ "config": Bucket::Control(Generation::FIRST).config(1),
         "state": { "messages": messages, "last_seq": last } });
-    End { said: Some(StreamInfo::parse(Bucket::Control(Generation::FIRST), reply).unwrap()), ..End::default() }
+    End {
+        said: Some(StreamInfo::parse(Bucket::Control(Generation::FIRST), reply).unwrap()),
+        ..End::default()
+    }
 }
 
 fn item(content: Content) -> Item {

@@ -31,7 +31,11 @@ const ATTEMPT: Duration = Duration::from_secs(5);
 pub(in crate::sealed_log) type Told<'a> = dyn FnMut(u64, u64) + Send + 'a;
 
 /// Writes the first entries of a stream, if nobody has.
-pub(super) async fn begin(shared: &Shared, there: &Wire, patience: &mut Patience<'_>) -> Result<(), LogError> {
+pub(super) async fn begin(
+    shared: &Shared,
+    there: &Wire,
+    patience: &mut Patience<'_>,
+) -> Result<(), LogError> {
     let generation = there.generation();
     let first = {
         let documents = shared.documents();

@@ -93,8 +93,14 @@ impl Wire {
         let mut losses = self.losses.clone();
         losses.mark_unchanged();
         let by_hand = self.breaks.near(from);
-        let mut tail =
-            Tail { wire: self.at(self.generation()), losses, next: from.max(1), by_hand, consumer: None, end: None };
+        let mut tail = Tail {
+            wire: self.at(self.generation()),
+            losses,
+            next: from.max(1),
+            by_hand,
+            consumer: None,
+            end: None,
+        };
         if !tail.is_by_hand() {
             tail.consumer = Some(self.consumer(tail.next).await?);
         }

@@ -178,7 +178,9 @@ impl Plan {
                 self.is_full = true;
                 return;
             }
-            Work::Control(Content::Closed { next }) if shared.documents().generation.next() != Some(*next) => {
+            Work::Control(Content::Closed { next })
+                if shared.documents().generation.next() != Some(*next) =>
+            {
                 Err(StoreError::Unavailable { why: "the log has gone on meanwhile" })
             }
             Work::Control(content) => {

@@ -114,7 +114,8 @@ async fn each_changed_setting_of_the_log_is_named() {
         ("metadata", json!({ "metadata": { "owner": "me" } })),
     ];
     for (setting, change) in changes {
-        let error = with_settings(&server, Bucket::Control(Generation::FIRST), &change).await.check(1).unwrap_err();
+        let error =
+            with_settings(&server, Bucket::Control(Generation::FIRST), &change).await.check(1).unwrap_err();
         let first = if change.get("discard").is_some() { "discard" } else { setting };
         let first =
             if change.get("allow_atomic").is_some() && first != "discard" { "allow_atomic" } else { first };
@@ -168,7 +169,8 @@ fn what_a_later_server_adds_is_named_only_where_it_says_something() {
             config[setting] = value.clone();
         }
         let state = json!({ "messages": 0, "first_seq": 0, "last_seq": 0 });
-        StreamInfo::parse(Bucket::Control(Generation::FIRST), json!({ "config": config, "state": state })).unwrap()
+        StreamInfo::parse(Bucket::Control(Generation::FIRST), json!({ "config": config, "state": state }))
+            .unwrap()
     };
     let silent = json!({ "new_a": false, "new_b": 0, "new_c": "", "new_d": null, "new_e": {}, "new_f": [] });
     reply(silent).check(1).unwrap();
