@@ -15,7 +15,7 @@ use self::{
 };
 pub use self::{
     look::{AuditArgs, DrillArgs, SampleArgs, StatusArgs, VerifyArgs},
-    rotate::{AbortArgs, EpochArgs, JetstreamArgs, NodeArgs, ResumeArgs, RotateCommand},
+    rotate::{AbortArgs, EpochArgs, JetstreamArgs, NodeArgs, Part, ResumeArgs, RotateCommand},
     transfer::{CopyArgs, RestoreArgs, SnapshotArgs},
 };
 

@@ -60,6 +60,20 @@ impl Daemon {
         self.ask("POST", path, &body)
     }
 
+    /// Posts nothing; gives the status and the whole answer, for answers that say more than a problem.
+    ///
+    /// # Errors
+    /// [`RotateError::Daemon`] if there is no answer.
+    pub fn call(&self, path: &str) -> Result<(u16, Vec<u8>), RotateError> {
+        self.exchange("POST", path, &[]).map_err(|error| self.failed(&error))
+    }
+
+    /// Whether a daemon listens.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        UnixStream::connect(self.state_dir.join("admin.sock")).is_ok()
+    }
+
     fn ask<T: DeserializeOwned>(
         &self,
         method: &str,

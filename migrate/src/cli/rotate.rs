@@ -9,7 +9,10 @@ use clap::{Args, Subcommand};
 use unibus_keyfile::id::NodeName;
 
 use self::{jetstream::JETSTREAM_HELP, node::NODE_HELP};
-pub use self::{jetstream::JetstreamArgs, node::NodeArgs};
+pub use self::{
+    jetstream::JetstreamArgs,
+    node::{NodeArgs, Part},
+};
 use super::{ConsentArgs, KeyArgs, OutputArgs};
 use crate::source::StoreUrl;
 

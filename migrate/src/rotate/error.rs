@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use unibus_keyfile::error::ErrorClass;
 use unibus_keyfile::id::NodeName;
+use unibus_store::keys::Refusal;
 
 use crate::source::StoreUrl;
 
@@ -49,6 +50,35 @@ pub enum RotateError {
         /// Its own words.
         why: String,
     },
+    /// The key file is not the one that belongs here. Nothing was changed.
+    #[error("`{command}` is refused: {why}")]
+    WrongKey {
+        /// The command.
+        command: &'static str,
+        /// What is wrong with it, with fingerprints.
+        why: String,
+        /// What to do about it.
+        hint: String,
+    },
+    /// The daemon refuses, with a code and an exit code of its own.
+    #[error("the daemon refuses: {}", .0.message)]
+    Refusal(Refusal),
+    /// Another run is at it.
+    #[error("another `{command}` is at it: it holds `{}`", path.display())]
+    Busy {
+        /// The command.
+        command: &'static str,
+        /// The lock.
+        path: PathBuf,
+    },
+    /// It waits for the operator.
+    #[error("the new key of `{node}` is not approved yet")]
+    NotApproved {
+        /// The node.
+        node: NodeName,
+        /// What the operator has to do.
+        hint: String,
+    },
     /// There is no rotation to go on with, or to take back.
     #[error("no rotation is under way in `{store}`")]
     NothingToResume {
@@ -65,19 +95,32 @@ impl RotateError {
             Self::Refused { .. } => ErrorClass::Conflict,
             Self::NothingToResume { .. } => ErrorClass::NotFound,
             Self::Daemon { .. } | Self::Unwell { .. } => ErrorClass::Unavailable,
-            Self::Elsewhere { .. } => ErrorClass::NotProven,
+            Self::Elsewhere { .. } | Self::NotApproved { .. } => ErrorClass::NotProven,
+            Self::WrongKey { .. } => ErrorClass::WrongKey,
+            Self::Busy { .. } => ErrorClass::Locked,
+            Self::Refusal(refusal) => match refusal.exit {
+                6 => ErrorClass::WrongKey,
+                4 => ErrorClass::Tampered,
+                3 => ErrorClass::Unavailable,
+                1 => ErrorClass::Io,
+                _ => ErrorClass::Conflict,
+            },
         }
     }
 
     /// The stable code.
     #[must_use]
-    pub const fn code(&self) -> &'static str {
+    pub fn code(&self) -> &'static str {
         match self {
             Self::Refused { .. } => "UB-M021",
             Self::NothingToResume { .. } => "UB-M022",
             Self::Daemon { .. } => "UB-M031",
             Self::Unwell { .. } => "UB-M032",
             Self::Elsewhere { .. } => "UB-M033",
+            Self::WrongKey { .. } => "UB-M040",
+            Self::Refusal(_) => "UB-M041",
+            Self::Busy { .. } => "UB-M042",
+            Self::NotApproved { .. } => "UB-M043",
         }
     }
 
@@ -85,7 +128,12 @@ impl RotateError {
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
-            Self::Refused { hint, .. } | Self::Unwell { hint, .. } => hint.clone(),
+            Self::Refused { hint, .. }
+            | Self::Unwell { hint, .. }
+            | Self::WrongKey { hint, .. }
+            | Self::NotApproved { hint, .. } => hint.clone(),
+            Self::Refusal(refusal) => format!("{} [{}]", refusal.hint, refusal.code),
+            Self::Busy { .. } => "wait until it is done; then run it again".to_owned(),
             Self::Daemon { .. } => "start the daemon, name its --state-dir, and run it again".to_owned(),
             Self::Elsewhere { .. } => {
                 "look at that node; run it again once it is well: nodes that are done are not done twice"

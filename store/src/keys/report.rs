@@ -19,6 +19,8 @@ pub struct KeysReport {
     pub keys: Vec<String>,
     /// Version of the nodeset that counts.
     pub nodeset_version: u64,
+    /// The nodeset itself, in hex: a public document that the operator has signed.
+    pub nodeset: String,
     /// The nodes that it lists, each with the fingerprint of its key.
     pub nodes: BTreeMap<String, String>,
     /// Version of the keyring.
@@ -46,6 +48,7 @@ impl KeysReport {
             cluster: own.cluster().to_string(),
             keys: own.fingerprints().iter().map(ToString::to_string).collect(),
             nodeset_version: nodeset.version(),
+            nodeset: data_encoding::HEXLOWER.encode(nodeset.as_bytes()),
             nodes: nodes.map(|node| (node.name.to_string(), node.fingerprint().to_string())).collect(),
             keyring_version: keyring.version(),
             keyring_nodeset_version: keyring.nodeset_version(),
