@@ -17,6 +17,7 @@ mod http {
     pub(crate) mod modes;
     pub(crate) mod restart;
     pub(crate) mod rooms;
+    pub(crate) mod rotation;
     pub(crate) mod server;
     pub(crate) mod signatures;
     pub(crate) mod store;

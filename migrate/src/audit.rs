@@ -44,9 +44,8 @@ pub fn run(args: &AuditArgs, output: Output) -> Result<Answer, MigrateError> {
             let sealed = Sealed::of(&args.store, Given::of(&args.keys), keys, Unsound::Refuse, "audit")?;
             sealed.store().export(&mut Values(&mut canaries))?;
         }
-        StoreUrl::Snapshot(_) => {
-            let hint =
-                "name the store that the snapshot was made of; the snapshot itself may lie under --data-dir";
+        StoreUrl::Snapshot(_) | StoreUrl::Receipt(_) => {
+            let hint = "name the store that the file was made of; the file itself may lie under --data-dir";
             let (role, command) = ("the store", "audit");
             return Err(MigrateError::Role { url: args.store.clone(), role, command, hint });
         }

@@ -47,7 +47,7 @@ pub fn run(args: &CopyArgs, output: Output) -> Result<Answer, MigrateError> {
                 Source::Sealed => log::from_sealed(args, output, &target),
             }
         }
-        StoreUrl::Sqlite(_) | StoreUrl::KvPlain(_) | StoreUrl::Snapshot(_) => {
+        StoreUrl::Sqlite(_) | StoreUrl::KvPlain(_) | StoreUrl::Snapshot(_) | StoreUrl::Receipt(_) => {
             let hint = "the target of a copy is `sqlcipher:PATH` or `kv:nats://HOST:PORT`: nothing here writes a control \
                         record unsealed";
             Err(MigrateError::Role { url: args.to.clone(), role: "the target", command: "copy", hint })
@@ -66,6 +66,10 @@ impl Source {
         match &args.from {
             StoreUrl::Sqlite(_) | StoreUrl::KvPlain(_) => Ok(Self::Plaintext),
             StoreUrl::Sqlcipher(_) | StoreUrl::Kv(_) => Ok(Self::Sealed),
+            StoreUrl::Receipt(_) => {
+                let hint = "a receipt holds no records; name a store";
+                Err(MigrateError::Role { url: args.from.clone(), role: "the source", command: "copy", hint })
+            }
             StoreUrl::Snapshot(_) => {
                 let hint = "a snapshot is brought back by `restore`, which begins a new lineage and keeps revocations";
                 Err(MigrateError::Role { url: args.from.clone(), role: "the source", command: "copy", hint })

@@ -1,10 +1,10 @@
 //! Opens what is read, and looks at where something is to be made.
 
-use std::os::unix::fs::MetadataExt;
+mod target;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use unibus_keyfile::durable;
 use unibus_keyfile::error::{DocumentError, ErrorClass, KeyError};
 use unibus_keyfile::file;
 use unibus_keyfile::keyring::{CarriedOver, Keyring, Secrets};
@@ -14,7 +14,8 @@ use unibus_keyfile::witness::Witness;
 use unibus_store::error::StoreError;
 use unibus_store::record::RecordId;
 use unibus_store::sealed_log::{Access, LogError, Quarantined, SealedLog};
-use unibus_store::sqlcipher::{Keys, Mode, OpenError, OpenOptions, SqlcipherStore};
+use unibus_store::sqlcipher::rotation::Rotation;
+use unibus_store::sqlcipher::{Keys, Mode, OpenOptions, SqlcipherStore};
 use unibus_store::store::{Census, ExportSink, Position, Store};
 
 use crate::cli::{CopyArgs, KeyArgs, KvArgs, RecoveryArgs, RestoreArgs};
@@ -24,8 +25,7 @@ use crate::keys::{self, Recovery};
 use crate::kv::LogPlace;
 use crate::source::{StoreUrl, beside, folder_of};
 
-/// Mode of a nodeset: it is a public document.
-const NODESET_MODE: u32 = 0o644;
+pub use self::target::Target;
 
 /// Whether a store is known to be the newest copy of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -246,7 +246,7 @@ impl Sealed {
         match url {
             StoreUrl::Sqlcipher(path) => Self::open(Location::of(path, given.nodeset, given.state_dir), keys),
             StoreUrl::Kv(servers) => Self::open_log(LogPlace::of(servers, given)?, keys, unsound),
-            StoreUrl::Sqlite(_) | StoreUrl::KvPlain(_) | StoreUrl::Snapshot(_) => {
+            StoreUrl::Sqlite(_) | StoreUrl::KvPlain(_) | StoreUrl::Snapshot(_) | StoreUrl::Receipt(_) => {
                 let (role, hint) =
                     ("the store", "name a sealed store: `sqlcipher:PATH` or `kv:nats://HOST:PORT`");
                 Err(MigrateError::Role { url: url.clone(), role, command, hint })
@@ -330,6 +330,15 @@ impl Sealed {
         }
     }
 
+    /// The rotation that is under way in a database.
+    #[must_use]
+    pub fn rotation(&self) -> Option<Rotation> {
+        match &self.opened {
+            Opened::Database(store, _) => store.rotation(),
+            Opened::Log(..) => None,
+        }
+    }
+
     /// Whether it still stands there, now. A log is read as it was, and has to be read anew.
     ///
     /// # Errors
@@ -404,95 +413,4 @@ impl ExportSink for Count {
 #[must_use]
 pub fn last_epoch(keyring: &Keyring) -> unibus_keyfile::id::Epoch {
     keyring.epochs().iter().map(|entry| entry.number).max().unwrap_or(keyring.primary().number)
-}
-
-/// A place where a store is to be made, looked at and not touched.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Target {
-    /// Where.
-    pub location: Location,
-    /// The node that will serve it.
-    pub own: Arc<NodeKeyFile>,
-    /// Its nodeset, verified.
-    pub nodeset: Nodeset,
-    /// The witness that is there already.
-    pub witness: Option<Witness>,
-}
-
-impl Target {
-    /// Looks at the place: the key, the nodeset, the witness.
-    ///
-    /// # Errors
-    /// `Key`, `Document`, `Witness`.
-    pub fn look(path: &Path, keys: &KeyArgs) -> Result<Self, MigrateError> {
-        let location = Location::from_args(path, keys);
-        let own = keys::node(&keys.node)?;
-        let nodeset = nodeset_with(&location.nodeset, &own)?;
-        let witness = load_witness(&location.state_dir, &own)?;
-        Ok(Self { location, own: Arc::new(own), nodeset, witness })
-    }
-
-    /// Refuses a place where something is.
-    ///
-    /// # Errors
-    /// `SameFile`, `Exists`.
-    pub fn is_free(path: &Path, source: Option<&Path>) -> Result<(), MigrateError> {
-        if path.symlink_metadata().is_err() {
-            return Ok(());
-        }
-        if let (Ok(one), Some(Ok(two))) = (path.metadata(), source.map(Path::metadata))
-            && (one.dev(), one.ino()) == (two.dev(), two.ino())
-        {
-            return Err(MigrateError::SameFile { path: path.to_owned() });
-        }
-        Err(MigrateError::Exists { path: path.to_owned() })
-    }
-
-    /// Refuses a place whose documents belong to another store.
-    ///
-    /// # Errors
-    /// `Exists`, `Open` with `WitnessExpects`.
-    pub fn has_no_past(&self) -> Result<(), MigrateError> {
-        if let Some(witness) = &self.witness {
-            let (lineage, sequence) = (witness.lineage, witness.sequence);
-            return Err(MigrateError::Open(OpenError::WitnessExpects { lineage, sequence }));
-        }
-        for suffix in [".keyring", "-wal", "-shm", "-journal"] {
-            let path = beside(&self.location.database, suffix);
-            if path.symlink_metadata().is_ok() {
-                return Err(MigrateError::Exists { path });
-            }
-        }
-        Ok(())
-    }
-
-    /// Puts the nodeset beside the new store, where the daemon and this tool look for it, unless one is there.
-    ///
-    /// # Errors
-    /// `Key`.
-    pub fn bring_nodeset(&self) -> Result<(), MigrateError> {
-        let path = folder_of(&self.location.database).join("nodeset");
-        if path.symlink_metadata().is_err() {
-            durable::create_new(&path, self.nodeset.as_bytes(), NODESET_MODE)?;
-        }
-        Ok(())
-    }
-
-    /// Makes the folder of the store if it is not there.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub fn make_folder(&self) -> Result<(), MigrateError> {
-        use std::os::unix::fs::DirBuilderExt;
-        let folder = folder_of(&self.location.database);
-        if folder.is_dir() {
-            return Ok(());
-        }
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&folder)
-            .map_err(|source| MigrateError::Io { step: "make the folder", path: folder, source })
-    }
 }

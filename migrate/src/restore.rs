@@ -101,7 +101,7 @@ impl Goal {
                 let target = LogTarget::look(servers, &args.keys, &args.kv_replicas, Missing::IsReplaced)?;
                 Ok(Self::Log(Box::new(target)))
             }
-            StoreUrl::Sqlite(_) | StoreUrl::KvPlain(_) | StoreUrl::Snapshot(_) => {
+            StoreUrl::Sqlite(_) | StoreUrl::KvPlain(_) | StoreUrl::Snapshot(_) | StoreUrl::Receipt(_) => {
                 let hint = "a snapshot is restored to `sqlcipher:PATH` or `kv:nats://HOST:PORT`: nothing here writes a \
                             control record unsealed";
                 let (role, command) = ("the target", "restore");

@@ -19,6 +19,8 @@ pub enum StoreUrl {
     KvPlain(Servers),
     /// `snapshot:PATH`, a sealed snapshot file.
     Snapshot(PathBuf),
+    /// `receipt:PATH`, the receipt of a rotation: for `verify` alone.
+    Receipt(PathBuf),
 }
 
 impl StoreUrl {
@@ -26,7 +28,9 @@ impl StoreUrl {
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         match self {
-            Self::Sqlcipher(path) | Self::Sqlite(path) | Self::Snapshot(path) => Some(path),
+            Self::Sqlcipher(path) | Self::Sqlite(path) | Self::Snapshot(path) | Self::Receipt(path) => {
+                Some(path)
+            }
             Self::Kv(_) | Self::KvPlain(_) => None,
         }
     }
@@ -40,6 +44,7 @@ impl StoreUrl {
             Self::Kv(_) => "kv",
             Self::KvPlain(_) => "kv-plain",
             Self::Snapshot(_) => "snapshot",
+            Self::Receipt(_) => "receipt",
         }
     }
 
@@ -64,7 +69,9 @@ impl fmt::Display for StoreUrl {
         write!(f, "{}:", self.scheme())?;
         match self {
             Self::Kv(servers) | Self::KvPlain(servers) => servers.fmt(f),
-            Self::Sqlcipher(path) | Self::Sqlite(path) | Self::Snapshot(path) => path.display().fmt(f),
+            Self::Sqlcipher(path) | Self::Sqlite(path) | Self::Snapshot(path) | Self::Receipt(path) => {
+                path.display().fmt(f)
+            }
         }
     }
 }
@@ -213,6 +220,7 @@ impl FromStr for StoreUrl {
             "sqlcipher" => Self::Sqlcipher,
             "sqlite" => Self::Sqlite,
             "snapshot" => Self::Snapshot,
+            "receipt" => Self::Receipt,
             "kv" | "kv-plain" => {
                 let Some(servers) = Servers::parse(path) else {
                     let (scheme, text) = (scheme.to_owned(), without_password(path));
@@ -264,7 +272,9 @@ mod tests {
     #[test]
     fn each_scheme_is_read_and_written_back() {
         let kv = "kv:nats://a:4250,b.c:1,[::1]:4250";
-        for text in ["sqlcipher:a/b.db", "sqlite:/x:y.db", "snapshot:s", kv, "kv-plain:nats://a:4250"] {
+        for text in
+            ["sqlcipher:a/b.db", "sqlite:/x:y.db", "snapshot:s", "receipt:r", kv, "kv-plain:nats://a:4250"]
+        {
             assert_eq!(text.parse::<StoreUrl>().unwrap().to_string(), text);
         }
         let short = "kv:nats://a,nats://b:7".parse::<StoreUrl>().unwrap();

@@ -49,6 +49,11 @@ pub fn run(args: &StatusArgs, output: Output) -> Result<Answer, MigrateError> {
             lines.push(row("room keys", counts.room_keys));
             Ok(Answer::done(object, lines))
         }
+        StoreUrl::Receipt(_) => {
+            let (role, command, hint) =
+                ("the store", "status", "`verify receipt:FILE` says what a receipt proves");
+            Err(MigrateError::Role { url: args.store.clone(), role, command, hint })
+        }
         StoreUrl::Snapshot(path) => {
             let snapshot = open_snapshot(path, None)?;
             let (header, keyring) = (snapshot.verified().header(), snapshot.verified().keyring());
@@ -89,7 +94,10 @@ fn of_sealed(args: &StatusArgs, sealed: &Sealed) -> Result<Answer, MigrateError>
     let recovery: Vec<String> = nodeset.recovery().iter().map(|one| one.name.to_string()).collect();
     let log = sealed.log().map(Servers::of).transpose()?;
     let rotation = sealed.log().map(SealedLog::rotation).transpose()?;
-    let rotation = rotation.as_ref().map_or(Value::Null, rotate::epoch::log::under_way);
+    let rotation = match &rotation {
+        Some(rotation) => rotate::epoch::log::under_way(rotation),
+        None => rotate::epoch::database::under_way(sealed.rotation()),
+    };
     let object = json!({
         "command": "status",
         "store": args.store.to_string(),

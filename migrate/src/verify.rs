@@ -1,5 +1,7 @@
 //! `verify`: opens every entry of a store or snapshot and checks it.
 
+mod receipt;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -31,6 +33,7 @@ pub fn run(args: &VerifyArgs, output: Output) -> Result<Answer, MigrateError> {
     match &args.store {
         StoreUrl::Sqlcipher(_) | StoreUrl::Kv(_) => sealed(args, output),
         StoreUrl::Snapshot(path) => snapshot(args, output, path),
+        StoreUrl::Receipt(path) => receipt::run(args, path),
         StoreUrl::Sqlite(_) | StoreUrl::KvPlain(_) => {
             let hint = "nothing protects a plaintext source, so nothing in it can be verified; `status` counts its rows";
             let (role, command) = ("the store", "verify");

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use unibus_keyfile::id::ClusterId;
+
 use super::{KeyArgs, KvArgs, NodeKeyArgs, OutputArgs, RecoveryArgs};
 use crate::source::{SampleOut, StoreUrl};
 
@@ -11,9 +13,12 @@ use crate::source::{SampleOut, StoreUrl};
 #[derive(Debug, Args)]
 #[non_exhaustive]
 pub struct VerifyArgs {
-    /// `sqlcipher:PATH`, `kv:nats://HOST:PORT`, or `snapshot:PATH` (which needs no key)
+    /// `sqlcipher:PATH`, `kv:nats://HOST:PORT`, or `snapshot:PATH` and `receipt:PATH` (which need no key)
     #[arg(value_name = "STORE")]
     pub store: StoreUrl,
+    /// Pin of the cluster that a receipt has to be of, as `unibus-key init` printed it
+    #[arg(long, value_name = "PIN")]
+    pub cluster: Option<ClusterId>,
     /// Folder of the sealed blobs [default: `blobs` beside the database]
     #[arg(long, value_name = "DIR", env = "UNIBUS_STORE_DIR")]
     pub store_dir: Option<PathBuf>,
@@ -33,6 +38,7 @@ Examples:
   unibus-migrate verify sqlcipher:/var/lib/unibus/control.db --at-rest-key-file /etc/unibus/magnus.key
   unibus-migrate verify kv:nats://127.0.0.1:4250 --nodeset nodeset --state-dir state \\
       --internal-id-file internal.nk --at-rest-key-file magnus.key
+  unibus-migrate verify receipt:control.db.receipt.2 --cluster UNIBUS-CLUSTER-1...   # public keys alone
   unibus-migrate verify snapshot:unibus.snap                             # complete and signed? no key needed
   unibus-migrate verify snapshot:unibus.snap --operator operator.key     # and every record opens";
 

@@ -1,6 +1,7 @@
 //! `rotate epoch`: a new data key, each backend in a file of its own.
 
-mod database;
+mod daemon;
+pub(crate) mod database;
 pub(crate) mod log;
 
 use crate::cli::{AbortArgs, EpochArgs, ResumeArgs};

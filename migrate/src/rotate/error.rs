@@ -4,9 +4,14 @@ use std::path::PathBuf;
 
 use unibus_keyfile::error::ErrorClass;
 use unibus_keyfile::id::NodeName;
+use unibus_keyfile::id::UnixTime;
 use unibus_store::keys::Refusal;
+use unibus_store::sqlcipher::rotation::RotationError;
 
 use crate::source::StoreUrl;
+
+/// Days for which a drill of the recovery counts.
+pub const DRILL_HOLDS_DAYS: u64 = 30;
 
 /// Why a rotation is refused or stops.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +26,36 @@ pub enum RotateError {
         why: String,
         /// What to do about it.
         hint: String,
+    },
+    /// The recovery key was not tried for too long.
+    #[error("the recovery key was {}", last.map_or_else(
+        || "never tried".to_owned(), |at| format!("last tried at {at}, more than {DRILL_HOLDS_DAYS} days ago")))]
+    Drill {
+        /// When it was.
+        last: Option<UnixTime>,
+    },
+    /// A database refuses.
+    #[error(transparent)]
+    Database(#[from] RotationError),
+    /// The daemon that serves the store refuses, or its rotation stopped.
+    #[error("{message}")]
+    FromDaemon {
+        /// The stable code.
+        code: &'static str,
+        /// Class of the error.
+        class: ErrorClass,
+        /// What happened.
+        message: String,
+        /// What to do next.
+        hint: String,
+    },
+    /// The daemon that serves the store cannot be spoken to any more.
+    #[error("the daemon on the state folder `{}` does not answer: {problem}", state_dir.display())]
+    Silent {
+        /// The state folder.
+        state_dir: PathBuf,
+        /// What happened.
+        problem: String,
     },
     /// The running daemon does not answer.
     #[error("the daemon of `{}` does not answer: {problem}", state_dir.display())]
@@ -90,8 +125,12 @@ pub enum RotateError {
 impl RotateError {
     /// What a caller can do about it.
     #[must_use]
-    pub const fn class(&self) -> ErrorClass {
+    pub fn class(&self) -> ErrorClass {
         match self {
+            Self::Drill { .. } => ErrorClass::Conflict,
+            Self::Database(source) => source.class(),
+            Self::FromDaemon { class, .. } => *class,
+            Self::Silent { .. } => ErrorClass::Unavailable,
             Self::Refused { .. } => ErrorClass::Conflict,
             Self::NothingToResume { .. } => ErrorClass::NotFound,
             Self::Daemon { .. } | Self::Unwell { .. } => ErrorClass::Unavailable,
@@ -112,6 +151,10 @@ impl RotateError {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
+            Self::Drill { .. } => "UB-M023",
+            Self::Database(source) => source.code(),
+            Self::FromDaemon { code, .. } => code,
+            Self::Silent { .. } => "UB-M024",
             Self::Refused { .. } => "UB-M021",
             Self::NothingToResume { .. } => "UB-M022",
             Self::Daemon { .. } => "UB-M031",
@@ -129,6 +172,7 @@ impl RotateError {
     pub fn hint(&self) -> String {
         match self {
             Self::Refused { hint, .. }
+            | Self::FromDaemon { hint, .. }
             | Self::Unwell { hint, .. }
             | Self::WrongKey { hint, .. }
             | Self::NotApproved { hint, .. } => hint.clone(),
@@ -138,6 +182,15 @@ impl RotateError {
             Self::Elsewhere { .. } => {
                 "look at that node; run it again once it is well: nodes that are done are not done twice"
                     .to_owned()
+            }
+            Self::Drill { .. } => {
+                "make a snapshot and try it: `drill --operator KEY --in FILE`, with the node's key and --state-dir; or \
+                 go on without with --no-drill, which the receipt says"
+                    .to_owned()
+            }
+            Self::Database(source) => source.hint().unwrap_or_else(|| "look at `status`".to_owned()),
+            Self::Silent { .. } => {
+                "look at its log; the rotation goes on in it, or `resume STORE` goes on where it was".to_owned()
             }
             Self::NothingToResume { .. } => {
                 "look at `status`; `rotate epoch STORE` begins a rotation".to_owned()

@@ -11,4 +11,5 @@ mod crash;
 mod flows;
 mod refusals;
 mod restores;
+mod rotation;
 mod world;

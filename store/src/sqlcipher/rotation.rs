@@ -233,6 +233,22 @@ impl SqlcipherStore {
         done
     }
 
+    /// Whether the disk has room for a second file: as much as the database has, and what is written meanwhile.
+    ///
+    /// # Errors
+    /// [`RotationError::NoRoom`].
+    pub fn room_for_a_copy(&self) -> Result<(), RotationError> {
+        let paths = &self.paths;
+        let bytes = |path| paths::metadata(path).map(|found| found.map_or(0, |found| found.len()));
+        let needed = bytes(&paths.database)?.saturating_add(bytes(&paths.wal)?).saturating_add(ROOM_TO_SPARE);
+        let found = rustix::fs::statvfs(&paths.folder).map_err(|errno| self.io("look at", errno.into()))?;
+        let available = found.f_bavail.saturating_mul(found.f_frsize);
+        if available < needed {
+            return Err(RotationError::NoRoom { folder: paths.folder.clone(), needed, available });
+        }
+        Ok(())
+    }
+
     /// Takes a rotation back whose epoch is only staged. Gives the epoch that never was.
     ///
     /// # Errors
@@ -349,7 +365,7 @@ impl Run<'_> {
     /// A fresh epoch in the keyring, wrapped to all; nothing seals with it.
     fn stage(&mut self) -> Result<(), RotationError> {
         let current = self.store.current();
-        self.room_for_a_copy()?;
+        self.store.room_for_a_copy()?;
         let (keyring, options) = (&current.keyring, self.options);
         let staged = keyring.stage(&current.nodeset, &options.own, &current.secrets, self.store.unix_now());
         let staged = staged.map_err(RotationError::Document)?;
@@ -452,20 +468,6 @@ impl Run<'_> {
         self.reach("rotation::written")?;
         paths::remove(&store.paths.evidence)?;
         Ok(Rotated { from: rotation.from, to: rotation.to, receipt, path, paused: self.paused })
-    }
-
-    /// A copy needs as much as the database has, and what is written meanwhile.
-    fn room_for_a_copy(&self) -> Result<(), RotationError> {
-        let paths = &self.store.paths;
-        let bytes = |path| paths::metadata(path).map(|found| found.map_or(0, |found| found.len()));
-        let needed = bytes(&paths.database)?.saturating_add(bytes(&paths.wal)?).saturating_add(ROOM_TO_SPARE);
-        let found =
-            rustix::fs::statvfs(&paths.folder).map_err(|errno| self.store.io("look at", errno.into()))?;
-        let available = found.f_bavail.saturating_mul(found.f_frsize);
-        if available < needed {
-            return Err(RotationError::NoRoom { folder: paths.folder.clone(), needed, available });
-        }
-        Ok(())
     }
 }
 
