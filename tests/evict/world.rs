@@ -136,8 +136,10 @@ impl World {
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let workers: Vec<_> = busy.iter().map(|index| scope.spawn(|| self.work(*index, &over))).collect();
+            // Also when it panics: the workers would go on for ever.
+            let ending = End(&over);
             let done = act();
-            over.store(true, Ordering::SeqCst);
+            drop(ending);
             let mut load = Load::default();
             for worker in workers {
                 load.add(worker.join().unwrap());
@@ -170,6 +172,15 @@ impl World {
             std::thread::park_timeout(Duration::from_millis(10));
         }
         load
+    }
+}
+
+/// Ends the load.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
     }
 }
 

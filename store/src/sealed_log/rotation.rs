@@ -40,9 +40,9 @@ const PLAN: &str = "plan";
 /// Label of the receipt of the last rotation.
 const RECEIPT: &str = "receipt";
 /// Time after which a mark of who drives that was not renewed counts no more.
-const DRIVER_LIVES: Duration = Duration::from_secs(6);
+const DRIVER_LIVES: Duration = Duration::from_secs(4);
 /// Time between two renewals of that mark.
-const DRIVER_RENEWS: Duration = Duration::from_secs(2);
+const DRIVER_RENEWS: Duration = Duration::from_secs(1);
 /// Time for which nodes are waited for that do nothing.
 const NODES: Duration = Duration::from_secs(60);
 /// Time after which a node that gave no census is given another barrier: it may have passed the last one half read.
@@ -236,7 +236,7 @@ impl SealedLog {
                     Some(now) if now.by != by && begun.elapsed() < DRIVER_LIVES => {}
                     _ => break,
                 }
-                self.blocking(tokio::time::sleep(Duration::from_millis(100)))?;
+                self.blocking(async { tokio::time::sleep(Duration::from_millis(100)).await })?;
             }
         }
         let content = Content::Driver { by: Some(by), at: self.shared.now() };
@@ -385,7 +385,7 @@ impl SealedLog {
                         return Err(LogError::NotProven { why: why.clone() });
                     }
                     proofs = proofs.saturating_add(1);
-                    self.blocking(tokio::time::sleep(BETWEEN_PROOFS))?;
+                    self.blocking(async { tokio::time::sleep(BETWEEN_PROOFS).await })?;
                     self.barrier()?;
                     before = Step::Idle;
                     continue;
@@ -414,7 +414,7 @@ impl SealedLog {
                 let (nodes, waited) = (nodes.join(", "), since.elapsed());
                 return Err(LogError::NodesMissing { what, nodes, waited });
             }
-            self.blocking(tokio::time::sleep(LOOK_AGAIN))?;
+            self.blocking(async { tokio::time::sleep(LOOK_AGAIN).await })?;
         }
     }
 
@@ -451,7 +451,7 @@ impl SealedLog {
                 let why = "the log does not come to its next stream".to_owned();
                 return Err(LogError::Unreachable { why, waited: begun.elapsed() });
             }
-            self.blocking(tokio::time::sleep(Duration::from_millis(20)))?;
+            self.blocking(async { tokio::time::sleep(Duration::from_millis(20)).await })?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use unibus_keyfile::census::Census;
 use unibus_keyfile::durable;
 use unibus_keyfile::id::{Epoch, NodeName, UnixTime};
 use unibus_keyfile::keyring::{EpochState, Keyring};
@@ -272,7 +273,13 @@ fn sign(opened: &Opened, noted: &Noted, mut steps: Vec<Lap>) -> Result<Receipt, 
     let from = from_epochs(&keyrings, &keyring, &opened.own, log)?;
     let previous = log.last_receipt().and_then(|bytes| Receipt::decode(&bytes).ok());
     let fenced: Result<Vec<NodeName>, _> = noted.fenced.iter().map(|name| name.parse()).collect();
-    let entries = log.entries_by_epoch().values().sum();
+    let censuses: Vec<Vec<u8>> = with("census/").into_values().collect();
+    let counted = censuses.first().map(|bytes| Census::decode(bytes, &log.nodeset())).transpose();
+    let counted = counted.map_err(|source| MigrateError::Document { path: "census".into(), source })?;
+    // At the barrier: the log is written to meanwhile.
+    let (records, entries) = counted.map_or((0, 0), |census| {
+        (census.records(), census.entries().iter().map(|(_, count)| *count).sum())
+    });
     steps.truncate(unibus_keyfile::receipt::MAX_STEPS);
     let draft = ReceiptDraft {
         backend: Backend::Kv,
@@ -284,14 +291,14 @@ fn sign(opened: &Opened, noted: &Noted, mut steps: Vec<Lap>) -> Result<Receipt, 
         started: UnixTime::from_seconds(noted.started),
         finished: crate::clock::now(),
         steps,
-        records: log.census().total(),
+        records,
         entries,
         retained: noted.retain,
         fenced: fenced.unwrap_or_default(),
         previous: previous.map(|receipt| receipt.hash()),
         keyrings: keyrings.into_values().collect(),
         acknowledgements: with("ack/").into_values().collect(),
-        censuses: with("census/").into_values().collect(),
+        censuses,
         forgotten: log.acknowledgements().into_values().collect(),
     };
     Receipt::sign(&opened.own, &log.nodeset(), draft)

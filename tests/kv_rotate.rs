@@ -1,0 +1,10 @@
+//! `rotate epoch` of a log of three nodes, by the tool, while users write and read: whatever is killed meanwhile.
+
+mod kv_rotate {
+    mod crash;
+    mod refusals;
+    #[path = "../evict/world.rs"]
+    #[expect(dead_code, reason = "not all of it is needed here")]
+    mod world;
+    mod whole;
+}
