@@ -4,6 +4,8 @@
 
 #[path = "evict/node.rs"]
 mod node;
+#[path = "evict/plain.rs"]
+mod plain;
 #[path = "evict/refusals.rs"]
 mod refusals;
 #[path = "evict/tool.rs"]

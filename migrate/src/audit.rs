@@ -38,7 +38,7 @@ pub fn run(args: &AuditArgs, output: Output) -> Result<Answer, MigrateError> {
     }
     let mut canaries = Canaries::default();
     match &args.store {
-        StoreUrl::Sqlite(_) | StoreUrl::KvPlain(_) => plaintext(args, &mut canaries)?,
+        StoreUrl::Sqlite(_) | StoreUrl::KvPlain(_) => plaintext(args, &mut canaries, output)?,
         StoreUrl::Sqlcipher(_) | StoreUrl::Kv(_) => {
             let keys = source_keys(&args.keys, &args.recovery, &args.store)?;
             let sealed = Sealed::of(&args.store, Given::of(&args.keys), keys, Unsound::Refuse, "audit")?;
@@ -62,8 +62,8 @@ pub fn run(args: &AuditArgs, output: Output) -> Result<Answer, MigrateError> {
     Ok(answer(args, &report, leakage))
 }
 
-fn plaintext(args: &AuditArgs, canaries: &mut Canaries) -> Result<(), MigrateError> {
-    let source = crate::plain::open(&args.store, Given::of(&args.keys), "audit")?;
+fn plaintext(args: &AuditArgs, canaries: &mut Canaries, output: Output) -> Result<(), MigrateError> {
+    let source = crate::plain::open(&args.store, Given::of(&args.keys), ("audit", output))?;
     let canaries = RefCell::new(canaries);
     source.read(|row| {
         if let Row::Record(record, _) = row {

@@ -1,6 +1,7 @@
 //! `copy`: a new, encrypted store from another one, proven by reading back.
 
 mod log;
+mod remove;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use unibus_keyfile::node_key::NodeKeyFile;
 use unibus_store::error::StoreError;
-use unibus_store::plaintext::{Remarks, Row, RowCounts};
+use unibus_store::plaintext::{PlaintextError, Remarks, Row, RowCounts};
 use unibus_store::record::{Record, RecordBytes, RecordId, Timestamp};
 use unibus_store::sqlcipher::{CreateOptions, Keys, NewStore};
 use unibus_store::store::{Census, ExportSink, Position};
@@ -23,11 +24,42 @@ use crate::plan::{Decision, Plan};
 use crate::quarantine::{Quarantine, remarks_lines, remarks_object};
 use crate::source::{StoreUrl, absolute};
 
+/// How often a source that changes meanwhile is copied.
+const ATTEMPTS: u32 = 3;
+
 /// Copies a store.
 ///
 /// # Errors
 /// Every refusal leaves source and target as they were.
 pub fn run(args: &CopyArgs, output: Output) -> Result<Answer, MigrateError> {
+    if args.remove_source {
+        return remove::run(args, output);
+    }
+    let mut left = ATTEMPTS;
+    loop {
+        left = left.saturating_sub(1);
+        let copied = once(args, output);
+        // Of another source the plan was another one.
+        let may_be_done_again = left > 0 && args.consent.plan.is_none();
+        match copied.as_ref().err().and_then(changed) {
+            Some(path) if may_be_done_again => {
+                output.note(&format!("`{}` changed while it was copied; it is copied anew", path.display()));
+            }
+            _ => return copied,
+        }
+    }
+}
+
+/// The source that has changed, if that was it.
+fn changed(error: &MigrateError) -> Option<&Path> {
+    match error {
+        MigrateError::Plaintext(PlaintextError::Changed { path }) => Some(path),
+        MigrateError::CutShort { source, .. } => changed(source),
+        _ => None,
+    }
+}
+
+fn once(args: &CopyArgs, output: Output) -> Result<Answer, MigrateError> {
     match &args.to {
         StoreUrl::Sqlcipher(to) => {
             Target::is_free(to, args.from.file())?;
@@ -101,7 +133,7 @@ fn create_options(target: &Target) -> CreateOptions {
 fn from_plaintext(args: &CopyArgs, output: Output, to: &Path) -> Result<Answer, MigrateError> {
     let target = Target::look(to, &args.keys)?;
     target.has_no_past()?;
-    let source = crate::plain::open(&args.from, Given::of_source(args), "copy")?;
+    let source = crate::plain::open(&args.from, Given::of_source(args), ("copy", output))?;
     let remarks = source.remarks().cloned();
     let counts = source.counts()?;
     let facts = [("source_state", source.fingerprint()), ("source_rows", counts.total().to_string())];
@@ -293,10 +325,21 @@ impl Exposure {
                 "memberships_with_roles_and_keys": counts.members,
             },
             "sealed_throughout": {"room_keys": counts.room_keys},
+            "residue": "not checked",
         })
     }
 
     fn lines(&self, counts: &RowCounts, from: &StoreUrl) -> Vec<String> {
+        let mut lines = self.readable(counts);
+        lines.push(row("residue", "not checked"));
+        lines.push(format!(
+            "next: stop using the plaintext source, remove it, and `audit {from} --data-dir DIR` before that"
+        ));
+        lines
+    }
+
+    /// What was readable, and since when.
+    fn readable(&self, counts: &RowCounts) -> Vec<String> {
         let since = self.since.map_or_else(String::new, |at| format!(" since {at}"));
         vec![
             format!("readable in clear until now{since}, and to be treated as exposed:"),
@@ -304,9 +347,6 @@ impl Exposure {
             format!("  {} rooms: subject, channel, owner, policy", counts.rooms),
             format!("  {} memberships: who is in which room, with role and keys", counts.members),
             format!("  ({} room keys were sealed to their members throughout)", counts.room_keys),
-            format!(
-                "next: stop using the plaintext source, remove it, and `audit {from} --data-dir DIR` before that"
-            ),
         ]
     }
 }

@@ -85,6 +85,16 @@ pub enum MigrateError {
         /// The reason.
         source: Box<ReceiptError>,
     },
+    /// Records of a source that is to be removed are not in the target. Nothing was removed.
+    #[error("{missing} records of `{store}` are not in the target, and {rejected} rows are no valid records")]
+    NotCopied {
+        /// The source.
+        store: String,
+        /// Records that are not in the target.
+        missing: u64,
+        /// Rows that could not be copied.
+        rejected: u64,
+    },
     /// A rotation is refused or stops.
     #[error(transparent)]
     Rotate(#[from] RotateError),
@@ -290,6 +300,7 @@ impl MigrateError {
             // What it says does not follow from what is in it: somebody else wrote it.
             Self::Receipt { source, .. } if source.class() == ErrorClass::NotProven => ErrorClass::Tampered,
             Self::Receipt { source, .. } => source.class(),
+            Self::NotCopied { .. } => ErrorClass::NotProven,
             Self::CutShort { source, .. } => match source.class() {
                 // Of these the exit code says that nothing was changed.
                 ErrorClass::Misuse | ErrorClass::Conflict | ErrorClass::NotFound | ErrorClass::Denied => {
@@ -349,6 +360,7 @@ impl MigrateError {
             Self::Identity(source) => source.code(),
             Self::Rotate(source) => source.code(),
             Self::Receipt { source, .. } => source.code(),
+            Self::NotCopied { .. } => "UB-M034",
             Self::Plaintext(source) => source.code(),
             Self::Io { .. } => "UB-M001",
             Self::Exists { .. } | Self::NotEmpty { .. } => "UB-M002",
@@ -387,6 +399,9 @@ impl MigrateError {
             Self::Identity(source) => return source.hint(),
             Self::Rotate(source) => source.hint(),
             Self::Receipt { source, .. } => source.hint(),
+            Self::NotCopied { .. } => {
+                "look for what was written to the source after the copy; nothing was removed".into()
+            }
             Self::Unproven { .. } => "give --ca: the CA that signed the servers' certificates".into(),
             Self::NoNodeset { .. } => "give --nodeset: the file that `unibus-key init` wrote beside the keys".into(),
             Self::NoLog { .. } => {

@@ -1,10 +1,13 @@
 //! The plaintext sources, opened by their URLs.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use unibus_nats::InternalIdentity;
 use unibus_store::plaintext::{Buckets, PlaintextSource};
 
 use crate::error::MigrateError;
 use crate::open::Given;
+use crate::output::Output;
 use crate::source::{Servers, StoreUrl};
 
 /// Opens a plaintext source.
@@ -14,16 +17,29 @@ use crate::source::{Servers, StoreUrl};
 pub fn open(
     url: &StoreUrl,
     given: Given<'_>,
-    command: &'static str,
+    (command, output): (&'static str, Output),
 ) -> Result<PlaintextSource, MigrateError> {
     match url {
         StoreUrl::Sqlite(path) => Ok(PlaintextSource::open(path)?),
-        StoreUrl::KvPlain(servers) => Ok(PlaintextSource::open_buckets(&buckets(servers, given)?)?),
+        StoreUrl::KvPlain(servers) => read(&buckets(servers, given)?, output),
         _ => {
             let hint = "name a plaintext source: `sqlite:PATH` or `kv-plain:nats://HOST:PORT`";
             Err(MigrateError::Role { url: url.clone(), role: "the plaintext source", command, hint })
         }
     }
+}
+
+/// Reads the buckets, and says how far that is.
+///
+/// # Errors
+/// `Plaintext`.
+pub fn read(buckets: &Buckets, output: Output) -> Result<PlaintextSource, MigrateError> {
+    let progress = Arc::new(Mutex::new(output.progress("read", None)));
+    let told = Arc::clone(&progress);
+    let buckets = buckets.clone().progress(Arc::new(move |done, total| {
+        told.lock().unwrap_or_else(PoisonError::into_inner).at_of(done, total);
+    }));
+    Ok(PlaintextSource::open_buckets(&buckets)?)
 }
 
 /// The buckets on these servers. Nothing is asked of them yet.

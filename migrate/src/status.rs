@@ -30,7 +30,7 @@ pub fn run(args: &StatusArgs, output: Output) -> Result<Answer, MigrateError> {
             of_sealed(args, &sealed)
         }
         StoreUrl::Sqlite(_) | StoreUrl::KvPlain(_) => {
-            let source = crate::plain::open(&args.store, Given::of(&args.keys), "status")?;
+            let source = crate::plain::open(&args.store, Given::of(&args.keys), ("status", output))?;
             let counts = source.counts()?;
             source.finish()?;
             let object = json!({

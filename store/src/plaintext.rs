@@ -378,6 +378,29 @@ impl PlaintextSource {
         if is_unchanged { Ok(()) } else { Err(PlaintextError::Changed { path: self.path }) }
     }
 
+    /// Names of the servers that keep the buckets; none of a database.
+    #[cfg(feature = "sealed-log")]
+    #[must_use]
+    pub fn servers(&self) -> Vec<String> {
+        match &self.origin {
+            Origin::File { .. } => Vec::new(),
+            Origin::Buckets(loaded) => loaded.servers().into_iter().collect(),
+        }
+    }
+
+    /// Removes the buckets, each only if nobody wrote to it since it was read here; a file is left to its owner. The
+    /// caller has proven that everything in them is kept elsewhere.
+    ///
+    /// # Errors
+    /// `Changed` for one that is not as it was read, and those after it; `Servers`.
+    #[cfg(feature = "sealed-log")]
+    pub fn remove(self) -> Result<(), PlaintextError> {
+        match &self.origin {
+            Origin::Buckets(loaded) if loaded.remove()? => Ok(()),
+            _ => Err(PlaintextError::Changed { path: self.path }),
+        }
+    }
+
     fn failed(&self, source: rusqlite::Error) -> PlaintextError {
         PlaintextError::sqlite("read", &self.path, source)
     }

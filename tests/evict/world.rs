@@ -116,9 +116,13 @@ impl World {
 
     /// The tool on one host, in its folder's environment.
     pub(crate) fn migrate<'a>(&self, index: usize, words: impl IntoIterator<Item = &'a str>) -> Program {
+        self.on_host(index, Program::ours("unibus-migrate").args(words))
+    }
+
+    /// A program with the environment of one host.
+    pub(crate) fn on_host(&self, index: usize, program: Program) -> Program {
         let name = self.hosts.name(index);
-        Program::ours("unibus-migrate")
-            .args(words)
+        program
             .within(&self.hosts.shared(""))
             .env("UNIBUS_AT_REST_KEY_FILE", self.hosts.shared("keys").join(format!("{name}.key")))
             .env("UNIBUS_NODESET", self.hosts.shared("keys/nodeset"))
@@ -209,16 +213,21 @@ impl Load {
 impl World {
     /// `rotate jetstream` of all nodes, from one host.
     pub(crate) fn rotate_all(&self, index: usize, words: &[&str]) -> Program {
-        let store = format!("kv:{}", self.servers(index));
-        // The other hosts are folders of this one: their commands get their environment and nothing else.
-        let template = format!(
-            "env 'UNIBUS_STATE_DIR={}/{{node}}/state' 'UNIBUS_AT_REST_KEY_FILE={}/{{node}}.key' 'PATH={}' sh -c {{command}}",
-            self.hosts.shared("").display(),
-            self.hosts.shared("keys").display(),
-            unibus_tests::program::binary("unibus-migrate").parent().unwrap().display().to_string()
-                + ":/usr/bin:/bin",
-        );
+        let (store, template) = (format!("kv:{}", self.servers(index)), self.exec());
         self.migrate(index, ["rotate", "jetstream", &store, "--json", "--all", "--exec", &template])
             .args(words)
+    }
+
+    /// How a command is run on another host. The others are folders of this one: their commands get their environment
+    /// and nothing else.
+    pub(crate) fn exec(&self) -> String {
+        let tools = unibus_tests::program::binary("unibus-migrate");
+        format!(
+            "env 'UNIBUS_STATE_DIR={}/{{node}}/state' 'UNIBUS_AT_REST_KEY_FILE={}/{{node}}.key' \
+             'PATH={}:/usr/bin:/bin' sh -c {{command}}",
+            self.hosts.shared("").display(),
+            self.hosts.shared("keys").display(),
+            tools.parent().unwrap().display(),
+        )
     }
 }

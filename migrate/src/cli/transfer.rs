@@ -129,6 +129,9 @@ pub struct CopyArgs {
     /// Replicas of a sealed log that has to be made: 1 or 3
     #[arg(long, value_name = "N", default_value = "1", value_parser = ["1", "3"], env = "UNIBUS_KV_REPLICAS")]
     pub kv_replicas: String,
+    /// Copy nothing: remove the buckets of `kv-plain:`, if every record in them is in the target
+    #[arg(long)]
+    pub remove_source: bool,
     /// Consent
     #[command(flatten)]
     pub consent: ConsentArgs,
@@ -154,6 +157,9 @@ Examples:
       --at-rest-key-file magnus.key --nodeset nodeset
   # the same from the plaintext buckets of an earlier deployment; rows are then named by bucket and sequence
   unibus-migrate copy --from kv-plain:nats://127.0.0.1:4222 --from-internal-id-file old.nk \\
+      --to sqlcipher:new/control.db --at-rest-key-file magnus.key --nodeset nodeset
+  # later, when the sealed store serves: the buckets are removed, if everything in them is proven to be there
+  unibus-migrate copy --from kv-plain:nats://127.0.0.1:4222 --from-internal-id-file old.nk --remove-source \\
       --to sqlcipher:new/control.db --at-rest-key-file magnus.key --nodeset nodeset
   # the node key is lost, the disk and the operator key are not
   unibus-migrate copy --from sqlcipher:old/control.db --operator operator.key \\

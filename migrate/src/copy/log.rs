@@ -17,7 +17,7 @@ pub(super) fn from_plaintext(
     output: Output,
     target: &LogTarget,
 ) -> Result<Answer, MigrateError> {
-    let source = crate::plain::open(&args.from, Given::of_source(args), "copy")?;
+    let source = crate::plain::open(&args.from, Given::of_source(args), ("copy", output))?;
     let remarks = source.remarks().cloned();
     let counts = source.counts()?;
     let facts = [("source_state", source.fingerprint()), ("source_rows", counts.total().to_string())];

@@ -6,6 +6,7 @@
 mod value;
 mod write;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,7 +27,12 @@ pub struct Buckets {
     servers: Vec<String>,
     identity: Option<Arc<str>>,
     ca: Option<PathBuf>,
+    told: Option<Told>,
+    may_be_partial: bool,
 }
+
+/// Is told how many values were read, and how many there are.
+type Told = Arc<dyn Fn(u64, u64) + Send + Sync>;
 
 impl std::fmt::Debug for Buckets {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -41,7 +47,7 @@ impl Buckets {
     /// The buckets on `servers`, `nats://HOST:PORT` each.
     #[must_use]
     pub fn on(servers: Vec<String>) -> Self {
-        Self { servers, identity: None, ca: None }
+        Self { servers, identity: None, ca: None, told: None, may_be_partial: false }
     }
 
     /// Signs in with this nkey seed (`SU...`).
@@ -55,6 +61,20 @@ impl Buckets {
     #[must_use]
     pub fn ca(mut self, path: &std::path::Path) -> Self {
         self.ca = Some(path.into());
+        self
+    }
+
+    /// Is told, while they are read, how many values were read and how many there are.
+    #[must_use]
+    pub fn progress(mut self, told: Told) -> Self {
+        self.told = Some(told);
+        self
+    }
+
+    /// Takes a bucket that is not there for one that was removed already.
+    #[must_use]
+    pub const fn may_be_partial(mut self) -> Self {
+        self.may_be_partial = true;
         self
     }
 
@@ -197,13 +217,21 @@ pub(super) fn placed(row: Row) -> Row {
 type Values = BTreeMap<String, Message>;
 
 /// Buckets as they were at one moment.
-#[derive(Debug)]
 pub(super) struct Loaded {
     streams: OtherStreams,
     states: Vec<(&'static str, Option<StreamState>)>,
     /// What could not be put into a table.
     pub(super) rejected: Vec<(Kind, Rejected)>,
     pub(super) remarks: Remarks,
+    told: Option<Told>,
+    /// Values that were read.
+    read: Cell<u64>,
+}
+
+impl std::fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loaded").field("states", &self.states).finish_non_exhaustive()
+    }
 }
 
 impl Loaded {
@@ -213,13 +241,20 @@ impl Loaded {
         let mut states = Vec::new();
         for bucket in &BUCKETS {
             let state = streams.state(&stream_of(bucket.name))?;
-            if state.is_none() {
+            if state.is_none() && !buckets.may_be_partial {
                 return Err(PlaintextError::NoBucket { path: buckets.name(), bucket: bucket.name });
             }
             states.push((bucket.name, state));
         }
         states.push((INDEX, streams.state(&stream_of(INDEX))?));
-        let mut loaded = Self { streams, states, rejected: Vec::new(), remarks: Remarks::default() };
+        let mut loaded = Self {
+            streams,
+            states,
+            rejected: Vec::new(),
+            remarks: Remarks::default(),
+            told: buckets.told.clone(),
+            read: Cell::new(0),
+        };
         let mut members = BTreeMap::new();
         for bucket in &BUCKETS {
             let values = loaded.values(bucket.name, Some(bucket.kind))?;
@@ -243,7 +278,15 @@ impl Loaded {
             self.states.iter().find(|(name, _)| *name == bucket).and_then(|(_, state)| state.as_ref());
         let Some(state) = state else { return Ok(values) };
         let prefix = format!("$KV.{bucket}.");
-        for message in self.streams.read(&stream_of(bucket), state)? {
+        let total = self.states.iter().filter_map(|(_, state)| state.as_ref());
+        let total = total.fold(0_u64, |sum, state| sum.saturating_add(state.messages));
+        let told = || {
+            self.read.set(self.read.get().saturating_add(1));
+            if let Some(told) = &self.told {
+                told(self.read.get(), total);
+            }
+        };
+        for message in self.streams.read(&stream_of(bucket), state, &told)? {
             match message.subject.strip_prefix(&prefix) {
                 Some(key) => {
                     values.insert(key.to_owned(), message);
@@ -350,9 +393,38 @@ impl Loaded {
     /// Whether all buckets are as they were when they were read.
     pub(super) fn is_unchanged(&self) -> Result<bool, PlaintextError> {
         for (bucket, state) in &self.states {
-            if self.streams.state(&stream_of(bucket))? != *state {
+            let now = self.streams.state(&stream_of(bucket))?;
+            let is_same = match (&now, state) {
+                (Some(now), Some(then)) => now.is_same(then),
+                (None, None) => true,
+                _ => false,
+            };
+            if !is_same {
                 return Ok(false);
             }
+        }
+        Ok(true)
+    }
+
+    /// Servers that keep them.
+    pub(super) fn servers(&self) -> BTreeSet<String> {
+        self.states
+            .iter()
+            .filter_map(|(_, state)| state.as_ref())
+            .flat_map(|state| state.servers.clone())
+            .collect()
+    }
+
+    /// Deletes them, each only if it is as it was when it was read. What was done before an error stays done.
+    pub(super) fn remove(&self) -> Result<bool, PlaintextError> {
+        // The index first, and users last: what is left after an error can still be understood.
+        for (bucket, state) in self.states.iter().rev() {
+            let Some(then) = state else { continue };
+            let stream = stream_of(bucket);
+            if !self.streams.state(&stream)?.is_some_and(|now| now.is_same(then)) {
+                return Ok(false);
+            }
+            self.streams.delete(&stream)?;
         }
         Ok(true)
     }

@@ -30,14 +30,24 @@ const WINDOW: usize = 256;
 /// Headers by which a message stands for the absence of a value.
 const REMOVED: [&str; 2] = ["DEL", "PURGE"];
 
-/// What a stream holds; two looks at a stream that nobody wrote to in between are equal.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a stream holds.
+#[derive(Debug, Clone)]
 pub(crate) struct StreamState {
     pub(crate) created: String,
     pub(crate) messages: u64,
     pub(crate) bytes: u64,
     pub(crate) first: u64,
     pub(crate) last: u64,
+    /// Servers that keep it, the leader first; none where nobody says.
+    pub(crate) servers: Vec<String>,
+}
+
+impl StreamState {
+    /// Whether nobody wrote to the stream in between. Which server leads may change meanwhile.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let of = |state: &Self| (state.created.clone(), state.messages, state.bytes, state.first, state.last);
+        of(self) == of(other)
+    }
 }
 
 /// One message.
@@ -98,7 +108,7 @@ impl OtherStreams {
             (Some(messages), Some(first), Some(last)) => {
                 let created = info.get("created").map(ToString::to_string).unwrap_or_default();
                 let bytes = number("bytes").unwrap_or_default();
-                Ok(Some(StreamState { created, messages, bytes, first, last }))
+                Ok(Some(StreamState { created, messages, bytes, first, last, servers: servers(&info) }))
             }
             _ => Err(unreachable("an answer that cannot be understood", Duration::ZERO)),
         }
@@ -109,13 +119,18 @@ impl OtherStreams {
     ///
     /// # Errors
     /// [`LogError`]; `Unreachable` if a server goes on giving fewer than there are.
-    pub(crate) fn read(&self, stream: &str, state: &StreamState) -> Result<Vec<Message>, LogError> {
+    pub(crate) fn read(
+        &self,
+        stream: &str,
+        state: &StreamState,
+        told: &dyn Fn(),
+    ) -> Result<Vec<Message>, LogError> {
         let begun = Instant::now();
         let wanted = usize::try_from(state.messages).unwrap_or(usize::MAX);
         loop {
-            let found = self.runtime.block_on(self.read_once(stream, state))?;
+            let found = self.runtime.block_on(self.read_once(stream, state, told))?;
             // A consumer may live on a server that is behind the others.
-            if found.len() >= wanted || self.state(stream)?.as_ref() != Some(state) {
+            if found.len() >= wanted || !self.state(stream)?.is_some_and(|now| now.is_same(state)) {
                 return Ok(found);
             }
             if begun.elapsed() >= PATIENCE {
@@ -127,7 +142,12 @@ impl OtherStreams {
     }
 
     /// An ordered consumer numbers what it gives, and is made anew behind the last message when a number is missing.
-    async fn read_once(&self, stream: &str, state: &StreamState) -> Result<Vec<Message>, LogError> {
+    async fn read_once(
+        &self,
+        stream: &str,
+        state: &StreamState,
+        told: &dyn Fn(),
+    ) -> Result<Vec<Message>, LogError> {
         let mut found = Vec::new();
         if state.messages == 0 {
             return Ok(found);
@@ -162,11 +182,28 @@ impl OtherStreams {
                 let async_nats::Message { subject, payload, .. } = message.message;
                 let value = (!is_removed).then_some(payload);
                 found.push(Message { sequence, subject: subject.to_string(), value });
+                told();
             }
             if pending == 0 || sequence >= state.last {
                 return Ok(found);
             }
         }
+    }
+
+    /// Deletes a stream, with everything in it, on every server that keeps it.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub(crate) fn delete(&self, stream: &str) -> Result<(), LogError> {
+        let subject = format!("STREAM.DELETE.{stream}");
+        let request = json!({});
+        self.runtime.block_on(patiently(async || {
+            match self.wire.ask(&subject, &request, ANSWER).await {
+                // An answer may have been lost.
+                Ok(_) | Err(WireError::NoStream) => Ok(()),
+                Err(error) => Err(error),
+            }
+        }))
     }
 
     /// Makes a stream.
@@ -205,6 +242,14 @@ impl OtherStreams {
             Ok(())
         })
     }
+}
+
+/// Names of the servers that keep a stream.
+fn servers(info: &Value) -> Vec<String> {
+    let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
+    let leader = text(info.pointer("/cluster/leader"));
+    let replicas = info.pointer("/cluster/replicas").and_then(Value::as_array).into_iter().flatten();
+    leader.into_iter().chain(replicas.filter_map(|replica| text(replica.get("name")))).collect()
 }
 
 /// Tries again what may pass, for a while.
