@@ -1,5 +1,5 @@
 //! Which step of a rotation of the epoch comes next: a function of what stands in the log, and of nothing else (SPEC
-//! store, section 8.10). So a rotation that was cut short is continued by anybody, from any node.
+//! store, section 8.11). So a rotation that was cut short is continued by anybody, from any node.
 
 use std::collections::BTreeSet;
 
@@ -49,7 +49,7 @@ pub enum Censuses {
 
 /// What is to be done next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "complete by nature: SPEC store, section 8.10")]
+#[expect(clippy::exhaustive_enums, reason = "complete by nature: SPEC store, section 8.11")]
 pub enum Step {
     /// No rotation is under way.
     Idle,

@@ -51,6 +51,12 @@ impl World {
         self.daemons[index] = self.spawn(index);
     }
 
+    /// Kills a daemon and starts it again.
+    pub(crate) fn kill_and_restart(&mut self, index: usize) {
+        self.daemons.remove(index).kill();
+        self.daemons.insert(index, self.spawn(index));
+    }
+
     pub(crate) fn detail(&self, index: usize) -> Value {
         self.daemons[index].posture()["at_rest_detail"].clone()
     }

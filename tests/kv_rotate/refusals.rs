@@ -1,6 +1,6 @@
 //! What is refused before anything is changed, and what can be called off.
 
-use unibus_tests::kv;
+use unibus_tests::{kv, wait};
 
 use super::whole::rotate;
 use super::world::World;
@@ -37,6 +37,10 @@ fn a_missing_drill_a_missing_node_and_a_wrong_key_are_refused_before_anything_is
     world.migrate(0, ["abort", &store, "--json", "--yes"]).run().exits(2);
     world.restart(2);
     world.wait_proven(2);
+    wait::until("all replicas", || {
+        let replicas = world.migrate(0, ["status", "--json", &store]).run().ok().json()["log"]["replicas"].clone();
+        (replicas["current"] == 3).then_some(())
+    });
     let done = rotate(&world, 0, &[]).run().ok().json();
     assert_eq!(done["primary_epoch"], 2, "{done}");
 }

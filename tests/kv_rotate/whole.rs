@@ -7,7 +7,7 @@ use serde_json::Value;
 use unibus_keyfile::nodeset::Nodeset;
 use unibus_keyfile::receipt::Receipt;
 use unibus_store::audit;
-use unibus_tests::{Program, wait};
+use unibus_tests::Program;
 
 use super::world::{Load, World};
 
@@ -103,9 +103,6 @@ fn three_nodes_under_load_rotate_twice_without_a_restart_or_a_failed_request() {
     // All of them start again where they were.
     let digest = world.wait_same_digest();
     let mut world = world;
-    for index in 0..3 {
-        unibus_tests::kv::kill(world.daemons[index].pid());
-    }
-    (0..3).for_each(|index| world.restart(index));
-    wait::until("the same digest", || (world.wait_same_digest() == digest).then_some(()));
+    (0..3).for_each(|index| world.kill_and_restart(index));
+    assert_eq!(world.wait_same_digest(), digest);
 }

@@ -422,7 +422,7 @@ fn content_of(plaintext: &PlaintextRef<'_>) -> Result<Content, EntryError> {
     }
 }
 
-/// What belongs to a rotation (SPEC store, section 8.10).
+/// What belongs to a rotation (SPEC store, section 8.11).
 fn control_of(plaintext: &PlaintextRef<'_>, is_put: bool) -> Result<Content, EntryError> {
     let wrong = EntryError::Malformed("rotation entry");
     let body = if is_put { plaintext.record.strip_prefix(&[BODY_VERSION_1]) } else { Some(&[][..]) };

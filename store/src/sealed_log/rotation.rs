@@ -1,4 +1,4 @@
-//! Takes the steps of a rotation of the epoch (SPEC store, section 8.10). Which one is next the log alone decides:
+//! Takes the steps of a rotation of the epoch (SPEC store, section 8.11). Which one is next the log alone decides:
 //! [`crate::rotation::next`].
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -27,7 +27,7 @@ const DUPLICATE_WINDOW_NANOS: i64 = 120_000_000_000;
 const HEARD_OF: Duration = Duration::from_secs(5);
 
 /// Which of the streams of a log, from 1: each change of the epoch makes a new one and takes the one before away (SPEC
-/// store, section 8.10).
+/// store, section 8.11).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Generation(u32);
 

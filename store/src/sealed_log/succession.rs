@@ -1,4 +1,4 @@
-//! From one stream of the log into the next (SPEC store, section 8.10): names are blinded under their epoch, so what was
+//! From one stream of the log into the next (SPEC store, section 8.11): names are blinded under their epoch, so what was
 //! sealed under an older one can only be left behind, with the whole stream that it stands in.
 //!
 //! The next stream is filled while the log goes on; one entry closes the stream before; what came meanwhile is made good;
