@@ -136,7 +136,9 @@ fn of_sealed(args: &StatusArgs, sealed: &Sealed) -> Result<Answer, MigrateError>
     ));
     lines.push(row("recovery", recovery.join(", ")));
     lines.extend(log.iter().flat_map(Servers::lines));
-    if let (Some(from), Some(step)) = (rotation["from"].as_u64(), rotation["step"].as_str()) {
+    let of = |name: &str| rotation.get(name);
+    if let (Some(from), Some(step)) = (of("from").and_then(Value::as_u64), of("step").and_then(Value::as_str))
+    {
         lines.push(row("rotation", format!("from epoch {from}, step: {step}; `resume` goes on with it")));
     }
     lines.push(row("newest copy", sealed.freshness.remark()));
