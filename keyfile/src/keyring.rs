@@ -319,6 +319,21 @@ impl Keyring {
     /// [`DocumentError`]: damaged, of another cluster, signed by a stranger, made for a newer or another nodeset,
     /// or wrapped to others than its recipients.
     pub fn decode(bytes: &[u8], nodeset: &Nodeset, own: Option<&NodeKeyFile>) -> Result<Self, DocumentError> {
+        Self::decode_known(bytes, nodeset, own, None)
+    }
+
+    /// As [`Keyring::decode`], for whoever has accepted a keyring before and kept its hash where nobody else writes:
+    /// that one is taken whoever signed it. Else a nodeset without its signer would lock everybody out who had not
+    /// wrapped it anew before.
+    ///
+    /// # Errors
+    /// [`DocumentError`], as [`Keyring::decode`].
+    pub fn decode_known(
+        bytes: &[u8],
+        nodeset: &Nodeset,
+        own: Option<&NodeKeyFile>,
+        known: Option<DocumentHash>,
+    ) -> Result<Self, DocumentError> {
         let (opened, contents) = decode_signed(bytes)?;
         if contents.cluster != *nodeset.cluster() {
             let (expected, found) = (*nodeset.cluster(), contents.cluster);
@@ -327,7 +342,7 @@ impl Keyring {
         let trusted = |signer: &[u8; 32]| {
             nodeset.node_of(signer).is_some() || own.is_some_and(|own| own.slot_of(signer).is_some())
         };
-        if !opened.signers.iter().any(trusted) {
+        if known != Some(opened.hash) && !opened.signers.iter().any(trusted) {
             let Some(signer) = opened.signers.first() else {
                 return Err(DocumentError::Signature { document: DOCUMENT });
             };

@@ -92,6 +92,12 @@ pub enum StoreError {
         /// What does not fit.
         what: String,
     },
+    /// The operator has left this node out of the nodeset, or lists another key for it.
+    #[error("this node was removed: nodeset {nodeset} does not list a key of its key file")]
+    Removed {
+        /// Version of the nodeset.
+        nodeset: u64,
+    },
     /// Another key than the one that the store is under.
     #[error("wrong key: wanted {expected}, found {found}")]
     WrongKey {
@@ -196,7 +202,7 @@ impl StoreError {
             | Self::LastAdmin
             | Self::NotEmpty { .. } => ErrorClass::Conflict,
             Self::NotFound { .. } => ErrorClass::NotFound,
-            Self::NotAuthorized => ErrorClass::Denied,
+            Self::NotAuthorized | Self::Removed { .. } => ErrorClass::Denied,
             Self::NotExactlyMembers { .. }
             | Self::Invalid { .. }
             | Self::Field(_)
@@ -247,6 +253,7 @@ impl StoreError {
             Self::Unsupported { .. } => "UB-S025",
             Self::Io { .. } => "UB-S026",
             Self::Database { .. } => "UB-S027",
+            Self::Removed { .. } => "UB-S085",
         }
     }
 }

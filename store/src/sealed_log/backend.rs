@@ -163,6 +163,7 @@ impl SealedLog {
         match self.shared.verdict() {
             Some(Verdict::Tampered { .. }) => return PostureState::Tampered,
             Some(Verdict::RolledBack { .. }) => return PostureState::RolledBack,
+            Some(Verdict::Removed { .. }) => return PostureState::Degraded,
             None => {}
         }
         if !self.shared.is_fresh() {

@@ -122,9 +122,11 @@ pub(super) async fn boot(options: &LogOptions, carried: Option<CarriedOver>) -> 
     succession::find(&wire, witness.as_ref().map(|seen| seen.sequence), &mut patience).await?;
     let (info, made) = stream(options, &wire, witness.as_ref(), &mut patience).await?;
     let mut minting = Minting { file: &file, carried, witness: witness.as_ref(), minted: false };
+    // By `--init` the witness is not believed in anything.
+    let known = witness.as_ref().filter(|_| options.access != Access::Init).map(|seen| seen.keyring_hash);
     let documents = loop {
         let (nodeset, keyring) = documents(options, &wire, &mut minting, &mut patience).await?;
-        match Documents::open(&options.keys, file.clone(), &nodeset, &keyring, wire.generation()) {
+        match Documents::open(&options.keys, file.clone(), (&nodeset, &keyring), wire.generation(), known) {
             Err(error @ LogError::NotWrapped { .. }) if serves => patience.wait_for_keys(error).await?,
             opened => break opened?,
         }

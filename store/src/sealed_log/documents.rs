@@ -6,7 +6,7 @@ use std::sync::Arc;
 use unibus_keyfile::acknowledgement::Acknowledgement;
 use unibus_keyfile::census::Census;
 use unibus_keyfile::error::{DocumentError, UnlockError};
-use unibus_keyfile::id::{NodeName, Sequence};
+use unibus_keyfile::id::{DocumentHash, NodeName, Sequence};
 use unibus_keyfile::keyring::{Keyring, Secrets};
 use unibus_keyfile::node_key::NodeKeyFile;
 use unibus_keyfile::nodeset::{Member, Nodeset};
@@ -27,6 +27,8 @@ pub(super) struct Documents {
     pub(super) published_nodeset: u64,
     /// A newer one that this node's file has got since. It counts once it stands in the log, in the log's order.
     brought: Option<Nodeset>,
+    /// The nodes for which the newest nodeset lists another key than the one before.
+    changed: Vec<NodeName>,
     /// The keyring of the log.
     pub(super) keyring: Keyring,
     /// What it unlocks to.
@@ -75,22 +77,25 @@ pub(super) enum Adopted {
 }
 
 impl Documents {
-    /// The documents at the start, as they stand in the log now.
+    /// The documents at the start, as they stand in the log now. A keyring that this node has accepted before, as
+    /// `known` says, is taken even if the newest nodeset has no place for its signer any more.
     pub(super) fn open(
         keys: &Keys,
         file: Nodeset,
-        nodeset: &Raw,
-        keyring: &Raw,
+        (nodeset, keyring): (&Raw, &Raw),
         generation: Generation,
+        known: Option<DocumentHash>,
     ) -> Result<Self, LogError> {
         let fetched = (nodeset.sequence, keyring.sequence);
         let published = decode_nodeset(keys, nodeset)?;
         let published_nodeset = published.version();
+        let changed =
+            if file.version() > published.version() { changed_keys(&published, &file) } else { Vec::new() };
         let nodeset = newer(file, published, nodeset.sequence)?;
         if let Some(own) = keys.node().filter(|own| !lists(&nodeset, own)) {
             return Err(not_in(&nodeset, own));
         }
-        let found = Keyring::decode(&keyring.payload, &nodeset, keys.node())
+        let found = Keyring::decode_known(&keyring.payload, &nodeset, keys.node(), known)
             .map_err(|source| untrusted("keyring", keyring.sequence, source))?;
         let is_behind = found.nodeset_version() < nodeset.version();
         let secrets = keys.unlock(&found).map_err(|source| match (source, keys.node()) {
@@ -110,6 +115,7 @@ impl Documents {
             nodeset,
             published_nodeset,
             brought,
+            changed,
             keyring: found,
             secrets,
             codec,
@@ -136,6 +142,12 @@ impl Documents {
     /// The newest nodeset that is at hand, whether or not it counts yet.
     pub(super) fn newest_nodeset(&self) -> &Nodeset {
         self.brought.as_ref().unwrap_or(&self.nodeset)
+    }
+
+    /// Whether another node is about to wrap the keyring, because its own key has changed: only it can sign with the old
+    /// key and the new one, which shows that it is the same node.
+    pub(super) fn is_anothers_to_wrap(&self, own: &NodeKeyFile) -> bool {
+        !self.changed.is_empty() && !self.changed.contains(own.name())
     }
 
     /// Whether the nodeset lists a node by one of its keys.
@@ -234,6 +246,9 @@ impl Documents {
             return Err(planted(raw, format!("an old nodeset (version {})", found.version())));
         }
         (self.published_nodeset, self.fetched.0) = (found.version(), raw.sequence);
+        if found.version() > self.nodeset.version() {
+            self.changed = changed_keys(&self.nodeset, &found);
+        }
         self.nodeset = newer(self.nodeset.clone(), found, raw.sequence)?;
         self.brought.take_if(|brought| brought.version() <= self.published_nodeset);
         Ok(Adopted::Nodeset)
@@ -254,7 +269,12 @@ impl Documents {
                 format!("a keyring that does not follow (version {})", found.version()),
             ));
         }
-        let secrets = Arc::new(keys.unlock(&found).map_err(LogError::Unlock)?);
+        let secrets = keys.unlock(&found).map_err(|source| match keys.node() {
+            // Wrapped for a nodeset that leaves this node out: nobody has tampered with anything.
+            Some(own) if !lists(&self.nodeset, own) => not_in(&self.nodeset, own),
+            _ => LogError::Unlock(source),
+        })?;
+        let secrets = Arc::new(secrets);
         let adopted =
             if found.changes_state_key(&self.keyring) { Adopted::StateKey } else { Adopted::Keyring };
         self.codec = Arc::new(Codec::new(&found, &secrets, self.generation));
@@ -265,6 +285,13 @@ impl Documents {
 
 fn lists(nodeset: &Nodeset, own: &NodeKeyFile) -> bool {
     own.slots().iter().any(|slot| nodeset.node_of(slot.signing_public()).is_some())
+}
+
+fn changed_keys(before: &Nodeset, after: &Nodeset) -> Vec<NodeName> {
+    let was = |node: &Member| before.nodes().iter().find(|earlier| earlier.name == node.name);
+    let has_changed =
+        |node: &&Member| was(node).is_some_and(|earlier| earlier.signing_public != node.signing_public);
+    after.nodes().iter().filter(has_changed).map(|node| node.name.clone()).collect()
 }
 
 fn not_in(nodeset: &Nodeset, own: &NodeKeyFile) -> LogError {

@@ -31,6 +31,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Time after which what could not be paid is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
 
+/// Time for which a keyring is left to the node whose key has changed.
+const LEFT_FOR: Duration = Duration::from_secs(5);
+
 /// Something that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Due {
@@ -50,14 +53,16 @@ impl Due {
 }
 
 /// What a node owes next, if anything. A node that the nodeset does not list owes nothing: nobody would believe it.
-pub(super) fn due(documents: &Documents, own: &NodeKeyFile) -> Option<Due> {
+/// What another node has to do first is left to it, unless it was waited for long enough.
+pub(super) fn due(documents: &Documents, own: &NodeKeyFile, has_waited: bool) -> Option<Due> {
     if documents.newest_nodeset().version() > documents.published_nodeset {
         return Some(Due::Nodeset);
     }
     if !documents.lists(own) {
         return None;
     }
-    if documents.nodeset.version() > documents.keyring.nodeset_version() {
+    let is_behind = documents.nodeset.version() > documents.keyring.nodeset_version();
+    if is_behind && (has_waited || !documents.is_anothers_to_wrap(own)) {
         return Some(Due::Keyring);
     }
     let version = documents.keyring.version();
@@ -108,17 +113,19 @@ pub(super) struct Duties {
     /// Where the server of this node keeps its files.
     data_dir: Option<PathBuf>,
     progress: Progress,
+    /// The nodeset for which the keyring is left to another node, and since when.
+    left: Mutex<Option<(u64, Instant)>>,
 }
 
 impl Duties {
-    pub(super) const fn new(
+    pub(super) fn new(
         shared: Arc<Shared>,
         jobs: mpsc::WeakSender<Job>,
         nodeset: PathBuf,
         data_dir: Option<PathBuf>,
         progress: Progress,
     ) -> Self {
-        Self { shared, jobs, nodeset, data_dir, progress }
+        Self { shared, jobs, nodeset, data_dir, progress, left: Mutex::new(None) }
     }
 
     /// Publishes all that is due now.
@@ -152,16 +159,35 @@ impl Duties {
     }
 
     fn is_due(&self) -> bool {
-        self.shared.keys().node().is_some_and(|own| due(&self.shared.documents(), own).is_some())
+        let has_waited = self.has_waited();
+        self.shared.keys().node().is_some_and(|own| due(&self.shared.documents(), own, has_waited).is_some())
+    }
+
+    /// Whether the node whose key has changed had its time to wrap the keyring.
+    fn has_waited(&self) -> bool {
+        let (newest, wrapped) = {
+            let documents = self.shared.documents();
+            (documents.nodeset.version(), documents.keyring.nodeset_version())
+        };
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        if wrapped >= newest {
+            *left = None;
+            return false;
+        }
+        if left.is_none_or(|(version, _)| version != newest) {
+            *left = Some((newest, Instant::now()));
+        }
+        left.is_some_and(|(_, since)| since.elapsed() >= LEFT_FOR)
     }
 
     /// Made when it is written, from the documents as they are then: another node may have been first.
     fn next(&self, written: &Written) -> writer::Make {
         let (shared, written) = (Arc::clone(&self.shared), Arc::clone(written));
+        let has_waited = self.has_waited();
         Box::new(move |documents, state| {
             let keys = shared.keys();
             let Some(own) = keys.node() else { return Ok(None) };
-            let Some(due) = due(documents, own) else { return Ok(None) };
+            let Some(due) = due(documents, own, has_waited) else { return Ok(None) };
             let at = state.sequence();
             let (sealed, version) =
                 make(documents, own, due, (at, shared.now())).map_err(StoreError::from)?;

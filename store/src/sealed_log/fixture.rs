@@ -76,7 +76,8 @@ impl Site {
     pub(super) fn documents(&self) -> Documents {
         let nodeset = document(&DocumentName::Nodeset, 1, self.nodeset.as_bytes());
         let keyring = document(&DocumentName::Keyring, 2, self.keyring.as_bytes());
-        Documents::open(&self.keys(), self.nodeset.clone(), &nodeset, &keyring, Generation::FIRST).unwrap()
+        Documents::open(&self.keys(), self.nodeset.clone(), (&nodeset, &keyring), Generation::FIRST, None)
+            .unwrap()
     }
 
     /// A view in which nothing stands.

@@ -49,6 +49,8 @@ pub(super) enum Verdict {
     Tampered { sequence: Sequence, what: String },
     /// The log is behind what this node has seen.
     RolledBack { found: Sequence, witnessed: Sequence },
+    /// The operator has left this node out, or lists another key for it.
+    Removed { nodeset: u64 },
 }
 
 impl Verdict {
@@ -60,6 +62,7 @@ impl Verdict {
             Self::RolledBack { found, witnessed } => {
                 StoreError::RolledBack { found: *found, witnessed: *witnessed }
             }
+            Self::Removed { nodeset } => StoreError::Removed { nodeset: *nodeset },
         }
     }
 }
@@ -502,6 +505,7 @@ impl Shared {
             LogError::RolledBack { found, witnessed } => {
                 Verdict::RolledBack { found: *found, witnessed: *witnessed }
             }
+            LogError::NotInNodeset { version, .. } => Verdict::Removed { nodeset: *version },
             other => {
                 let sequence = Sequence(self.sequence().saturating_add(1));
                 let mut what = other.to_string();

@@ -189,8 +189,13 @@ async fn documents(
                 if let Err(error) = info.check(info.wanted_replicas().unwrap_or(0)) {
                     patience.after(WireError::Settings(error)).await?;
                 }
-                let mut found =
-                    Documents::open(&shared.keys(), known.nodeset.clone(), &nodeset, &keyring, generation)?;
+                let mut found = Documents::open(
+                    &shared.keys(),
+                    known.nodeset.clone(),
+                    (&nodeset, &keyring),
+                    generation,
+                    Some(known.keyring.hash()),
+                )?;
                 let is_same = found.keyring.lineage() == known.keyring.lineage();
                 if !is_same || found.keyring.primary().number < known.keyring.primary().number {
                     return Err(gone(generation, "has a keyring that does not follow"));

@@ -271,8 +271,11 @@ async fn a_node_that_is_removed_while_it_runs_writes_nothing_more_that_others_wo
     let without = two.next().without_node(beta.name()).sign(&site.operator).unwrap();
     bring(&beta.nodeset, &without);
     acknowledges(&log, site.own.name(), 2).await;
-    until("the removed node denies", async || !other.is_authorized(sign(1), Strength::Linearizable).await)
-        .await;
+    let denies = async || !other.is_authorized(sign(1), Strength::Linearizable).await;
+    until("the removed node denies", denies).await;
+    let is_named = async || other.trouble().is_some_and(|why| why.contains("this node was removed: nodeset 3"));
+    until("it says why", is_named).await;
+    assert_eq!(other.posture().state, PostureState::Degraded, "nobody has tampered with anything");
     add(&log, 1..4).await;
     assert_eq!(log.posture().state, PostureState::Proven, "{:?}", log.trouble());
     assert!(log.acknowledged().get(beta.name()).is_none_or(|said| *said < 2));

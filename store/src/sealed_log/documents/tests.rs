@@ -125,7 +125,7 @@ fn a_nodeset_is_newer_than_the_one_that_stands_and_there_is_one_of_each_version(
     let published = document(&DocumentName::Nodeset, 1, site.nodeset.as_bytes());
     let keyring = document(&DocumentName::Keyring, 2, site.keyring.as_bytes());
     let open = |file: &Nodeset, published: &Raw| {
-        Documents::open(&site.keys(), file.clone(), published, &keyring, Generation::FIRST)
+        Documents::open(&site.keys(), file.clone(), (published, &keyring), Generation::FIRST, None)
     };
     let mut documents = open(&two, &published).unwrap();
     assert_planted(adopt(&site, &mut documents, DocumentName::Nodeset, other_two.as_bytes()));
@@ -150,7 +150,7 @@ fn what_stood_before_the_documents_that_were_fetched_is_passed_over() {
         document(&DocumentName::Keyring, 7, keyring.as_bytes()),
     ];
     let mut documents =
-        Documents::open(&site.keys(), nodeset, &fetched[0], &fetched[1], Generation::FIRST).unwrap();
+        Documents::open(&site.keys(), nodeset, (&fetched[0], &fetched[1]), Generation::FIRST, None).unwrap();
     for (name, sequence, bytes) in [
         (DocumentName::Nodeset, 1, site.nodeset.as_bytes()),
         (DocumentName::Keyring, 2, before.keyring.as_bytes()),
