@@ -3,8 +3,8 @@
 mod kv_rotate {
     mod crash;
     mod refusals;
+    mod whole;
     #[path = "../evict/world.rs"]
     #[expect(dead_code, reason = "not all of it is needed here")]
     mod world;
-    mod whole;
 }

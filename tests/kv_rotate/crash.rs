@@ -65,7 +65,11 @@ fn the_tool_is_killed_at_each_step_and_run_again_from_any_node_and_no_write_fail
         for (number, step) in STEPS.into_iter().enumerate() {
             let begun = Instant::now();
             let killed = run_until(&world, number % 3, step, &words);
-            rows.push(format!("{step:<24} {} {:?}", if killed { "killed" } else { "passed" }, begun.elapsed()));
+            rows.push(format!(
+                "{step:<24} {} {:?}",
+                if killed { "killed" } else { "passed" },
+                begun.elapsed()
+            ));
         }
         if !receipt.exists() {
             rotate(&world, 0, &words).run().ok();

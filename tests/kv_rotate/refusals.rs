@@ -38,7 +38,8 @@ fn a_missing_drill_a_missing_node_and_a_wrong_key_are_refused_before_anything_is
     world.restart(2);
     world.wait_proven(2);
     wait::until("all replicas", || {
-        let replicas = world.migrate(0, ["status", "--json", &store]).run().ok().json()["log"]["replicas"].clone();
+        let replicas =
+            world.migrate(0, ["status", "--json", &store]).run().ok().json()["log"]["replicas"].clone();
         (replicas["current"] == 3).then_some(())
     });
     let done = rotate(&world, 0, &[]).run().ok().json();

@@ -51,7 +51,11 @@ pub(super) fn is_rotated(world: &World, receipt: &PathBuf, epochs: &[(&str, u64)
     assert_eq!(status["rotation"], Value::Null);
     let (_, primary) = epochs.last().unwrap();
     let on_disks = on_disks(world);
-    assert_eq!(on_disks.keys().map(|epoch| u64::from(*epoch)).collect::<Vec<_>>(), [*primary], "{on_disks:?}");
+    assert_eq!(
+        on_disks.keys().map(|epoch| u64::from(*epoch)).collect::<Vec<_>>(),
+        [*primary],
+        "{on_disks:?}"
+    );
     let nodeset = std::fs::read(world.hosts.shared("keys/nodeset")).unwrap();
     let nodeset = Nodeset::decode_unpinned(&nodeset).unwrap();
     let receipt = Receipt::decode(&std::fs::read(receipt).unwrap()).unwrap();
