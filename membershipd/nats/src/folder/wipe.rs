@@ -226,7 +226,7 @@ mod tests {
         drop(folder);
         drop(Folder::take(top.path()).unwrap());
         assert!(!top.path().join("doomed.jetstream").exists());
-        assert!(outside.path().join("kept").exists());
+        assert!(outside.path().join("kept").exists() && top.path().join("doomed.link").is_symlink());
     }
 
     #[test]

@@ -97,3 +97,11 @@ fn writes_that_go_on_do_not_keep_it_shut() {
     });
     assert_eq!(after(&mut gate, now, looks).0, Verdict::Open);
 }
+
+#[test]
+fn a_replica_that_was_equal_once_and_then_stands_still_keeps_it_shut() {
+    let (mut gate, now) = (Gate::new(3), Instant::now());
+    let looks = (0..20).map(|number| view([5 + number, 5 + number, 5]));
+    let (verdict, _) = after(&mut gate, now, looks);
+    assert!(matches!(verdict, Verdict::Doubt(why) if why.contains("`c` is behind")));
+}
