@@ -273,7 +273,8 @@ async fn a_node_that_is_removed_while_it_runs_writes_nothing_more_that_others_wo
     acknowledges(&log, site.own.name(), 2).await;
     let denies = async || !other.is_authorized(sign(1), Strength::Linearizable).await;
     until("the removed node denies", denies).await;
-    let is_named = async || other.trouble().is_some_and(|why| why.contains("this node was removed: nodeset 3"));
+    let is_named =
+        async || other.trouble().is_some_and(|why| why.contains("this node was removed: nodeset 3"));
     until("it says why", is_named).await;
     assert_eq!(other.posture().state, PostureState::Degraded, "nobody has tampered with anything");
     add(&log, 1..4).await;
