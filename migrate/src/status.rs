@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 use unibus_keyfile::id::{Epoch, NodeName, UnixTime};
 use unibus_keyfile::keyring::{EpochState, Keyring};
+use unibus_keyfile::receipt::Receipt;
 use unibus_store::sealed_log::{Replication, SealedLog};
 use unibus_store::store::Census;
 
@@ -94,6 +95,9 @@ fn of_sealed(args: &StatusArgs, sealed: &Sealed) -> Result<Answer, MigrateError>
     let recovery: Vec<String> = nodeset.recovery().iter().map(|one| one.name.to_string()).collect();
     let log = sealed.log().map(Servers::of).transpose()?;
     let rotation = sealed.log().map(SealedLog::rotation).transpose()?;
+    let receipt = sealed.log().and_then(SealedLog::last_receipt);
+    let receipt =
+        receipt.and_then(|bytes| Receipt::decode(&bytes).ok()).map(|found| found.hash().to_string());
     let rotation = match &rotation {
         Some(rotation) => rotate::epoch::log::under_way(rotation),
         None => rotate::epoch::database::under_way(sealed.rotation()),
@@ -116,6 +120,7 @@ fn of_sealed(args: &StatusArgs, sealed: &Sealed) -> Result<Answer, MigrateError>
         "nodes": nodes,
         "recovery": recovery,
         "rotation": rotation,
+        "last_receipt": receipt,
         "cipher": posture.cipher,
         "freshness": sealed.freshness.as_str(),
         "last_proof": last_proof,

@@ -148,3 +148,6 @@ pub fn next(facts: &Facts) -> Step {
         Censuses::Equal => Step::Destroy,
     }
 }
+
+#[cfg(test)]
+mod tests;

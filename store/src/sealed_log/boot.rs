@@ -347,6 +347,7 @@ async fn documents(
     minting: &mut Minting<'_>,
     patience: &mut Patience<'_>,
 ) -> Result<(Raw, Raw), LogError> {
+    let mut without_since: Option<Instant> = None;
     loop {
         let found = async {
             let nodeset = wire.get_last(&DocumentName::Nodeset.subject(wire.generation())).await?;
@@ -364,6 +365,12 @@ async fn documents(
                 }
                 _ => return Err(LogError::NothingThere { stream: STREAM }),
             },
+            // Another node may have made the log between the questions.
+            Ok((None, ..) | (_, None, _))
+                if without_since.get_or_insert_with(Instant::now).elapsed() < MISSING_FOR =>
+            {
+                patience.wait("the log has no nodeset or no keyring (yet)").await?;
+            }
             Ok((None, ..)) => {
                 return Err(LogError::NotALog { stream: STREAM, what: "it has no nodeset".into() });
             }

@@ -194,7 +194,14 @@ impl Documents {
     }
 
     /// Takes a document that appeared in the log. Whatever does not follow what is there was planted.
-    pub(super) fn adopt(&mut self, keys: &Keys, name: &DocumentName, raw: &Raw) -> Result<Adopted, LogError> {
+    /// `has_gap`: entries before it were superseded unread, and so may earlier versions of it.
+    pub(super) fn adopt(
+        &mut self,
+        keys: &Keys,
+        name: &DocumentName,
+        raw: &Raw,
+        has_gap: bool,
+    ) -> Result<Adopted, LogError> {
         if let Some(header) = raw.foreign_header {
             return Err(planted(raw, format!("a document with the header {header}")));
         }
@@ -204,7 +211,7 @@ impl Documents {
             DocumentName::Nodeset if raw.sequence <= self.fetched.0 => Ok(Adopted::Noted),
             DocumentName::Keyring if raw.sequence <= self.fetched.1 => Ok(Adopted::Noted),
             DocumentName::Nodeset => self.adopt_nodeset(keys, raw),
-            DocumentName::Keyring => self.adopt_keyring(keys, raw),
+            DocumentName::Keyring => self.adopt_keyring(keys, raw, has_gap),
             DocumentName::Acknowledgement(node) => {
                 let found = match Acknowledgement::decode(&raw.payload, &self.nodeset) {
                     // Of a node that was removed, or has another key since: its word stands there for ever, and
@@ -254,15 +261,13 @@ impl Documents {
         Ok(Adopted::Nodeset)
     }
 
-    fn adopt_keyring(&mut self, keys: &Keys, raw: &Raw) -> Result<Adopted, LogError> {
+    fn adopt_keyring(&mut self, keys: &Keys, raw: &Raw, has_gap: bool) -> Result<Adopted, LogError> {
         let found = Keyring::decode(&raw.payload, &self.nodeset, keys.node())
             .map_err(|source| untrusted("keyring", raw.sequence, source))?;
-        let follows = if self.is_filling {
-            found.version() > self.keyring.version()
-        } else {
-            found.version() == self.keyring.version().saturating_add(1)
-                && found.previous() == Some(self.keyring.hash())
-        };
+        let is_next = found.version() == self.keyring.version().saturating_add(1)
+            && found.previous() == Some(self.keyring.hash());
+        let is_later = found.version() > self.keyring.version().saturating_add(1);
+        let follows = is_next || (is_later && (self.is_filling || has_gap));
         if !follows || found.lineage() != self.keyring.lineage() {
             return Err(planted(
                 raw,

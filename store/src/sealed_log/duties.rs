@@ -312,7 +312,7 @@ fn scan(folder: &Path) -> Option<DiskScan> {
     if report.not_checked.iter().any(is_unread) {
         return None;
     }
-    let files = u64::try_from(report.files).unwrap_or(u64::MAX);
+    let files = report.files;
     let known = report.envelopes.iter();
     let known = known.filter_map(|(epoch, count)| Some((Epoch::from_stored(*epoch)?, *count)));
     Some(DiskScan { files, bytes: report.bytes, envelopes: known.collect() })

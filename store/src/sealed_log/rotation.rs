@@ -1,21 +1,22 @@
 //! Takes the steps of a rotation of the epoch (SPEC store, section 8.11). Which one is next the log alone decides:
 //! [`crate::rotation::next`].
 
+mod censuses;
+mod driver;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc::{Sender, WeakSender};
-use unibus_keyfile::census::Census;
 use unibus_keyfile::id::{Epoch, NodeName};
 use unibus_keyfile::keyring::EpochState;
 
+use self::censuses::censuses;
 use super::entry::Content;
 use super::succession;
 use super::wire::WireError;
-use super::writer::{self, Work};
+use super::writer::Work;
 use super::{LogError, SealedLog};
-use crate::rotation::{Censuses, Facts, Step};
+use crate::rotation::{Facts, Step};
 
 /// Is told what a rotation does.
 pub type Told<'a> = dyn FnMut(RotationEvent<'_>) + Send + 'a;
@@ -36,23 +37,9 @@ pub enum RotationEvent<'a> {
 }
 
 /// Label of what a rotation is about; the others belong to it, but the receipt.
-const PLAN: &str = "plan";
+pub(super) const PLAN: &str = "plan";
 /// Label of the receipt of the last rotation.
 const RECEIPT: &str = "receipt";
-/// Time after which a mark of who drives that was not renewed counts no more.
-const DRIVER_LIVES: Duration = Duration::from_secs(4);
-/// Time between two renewals of that mark.
-const DRIVER_RENEWS: Duration = Duration::from_secs(1);
-/// Time for which nodes are waited for that do nothing.
-const NODES: Duration = Duration::from_secs(60);
-/// Time after which a node that gave no census is given another barrier: it may have passed the last one half read.
-const NEXT_BARRIER: Duration = Duration::from_secs(15);
-/// Proofs that may fail before that is believed: nats-server needs a moment to remove its files.
-const PROOFS: u32 = 10;
-/// Time between two of them.
-const BETWEEN_PROOFS: Duration = Duration::from_secs(1);
-/// Time between two looks.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Time that the log has to be in its next stream.
 const OPENING: Duration = Duration::from_secs(60);
 
@@ -221,46 +208,6 @@ impl SealedLog {
         Ok(())
     }
 
-    /// Says that `by` drives the rotation, unless another does. Blocks for some seconds if another did a moment ago.
-    ///
-    /// # Errors
-    /// [`LogError::Driven`] if another one goes on doing so.
-    fn drive(&self, by: [u8; 16]) -> Result<(), LogError> {
-        let begun = Instant::now();
-        let first = self.shared.state().driven();
-        if let Some(first) = first.filter(|driven| driven.by != by) {
-            loop {
-                let now = self.shared.state().driven();
-                match now {
-                    Some(now) if now.by != by && now != first => return Err(LogError::Driven),
-                    Some(now) if now.by != by && begun.elapsed() < DRIVER_LIVES => {}
-                    _ => break,
-                }
-                self.blocking(async { tokio::time::sleep(Duration::from_millis(100)).await })?;
-            }
-        }
-        let content = Content::Driver { by: Some(by), at: self.shared.now() };
-        Ok(self.blocking(self.submit(Work::Control(content)))??)
-    }
-
-    /// Whether another one has taken over.
-    #[must_use]
-    pub fn is_driven_by_another(&self, by: [u8; 16]) -> bool {
-        self.shared.state().driven().is_some_and(|driven| driven.by != by)
-    }
-
-    /// Says that nobody drives any more.
-    ///
-    /// # Errors
-    /// [`LogError`].
-    fn leave(&self, by: [u8; 16]) -> Result<(), LogError> {
-        if self.shared.state().driven().is_none_or(|driven| driven.by != by) {
-            return Ok(());
-        }
-        let content = Content::Driver { by: None, at: self.shared.now() };
-        Ok(self.blocking(self.submit(Work::Control(content)))??)
-    }
-
     /// Takes one step; what is only waited for, and the receipt, is the caller's. `retain` keeps destroyed epochs for the
     /// recovery recipients; at most `rate` entries a second are sealed anew. Blocks.
     ///
@@ -318,106 +265,6 @@ impl SealedLog {
         }
     }
 
-    /// Drives a rotation that was begun until nothing but its receipt is left to be written, and says so to others. Goes
-    /// on where one that was cut short has stopped. Blocks.
-    ///
-    /// # Errors
-    /// [`LogError::Driven`], [`LogError::NodesMissing`], [`LogError::NotProven`], or what keeps the log from writing; it
-    /// can be driven again then.
-    pub fn rotate(
-        &self,
-        by: [u8; 16],
-        retain: bool,
-        rate: Option<u64>,
-        told: &mut Told<'_>,
-    ) -> Result<(), LogError> {
-        self.drive(by)?;
-        let renewal = self.renew(by)?;
-        let done = self.rotate_driven(by, retain, rate, told);
-        renewal.abort();
-        if done.is_ok() {
-            return self.leave(by);
-        }
-        done
-    }
-
-    fn renew(&self, by: [u8; 16]) -> Result<tokio::task::AbortHandle, LogError> {
-        let (shared, jobs) = (Arc::clone(&self.shared), self.jobs.as_ref().map(Sender::downgrade));
-        let runtime = self.runtime.as_ref().ok_or(LogError::Misuse("the log is closed"))?;
-        let renew = async move {
-            loop {
-                tokio::time::sleep(DRIVER_RENEWS).await;
-                let Some(jobs) = jobs.as_ref().and_then(WeakSender::upgrade) else { return };
-                if shared.state().driven().is_some_and(|driven| driven.by != by) {
-                    return;
-                }
-                let content = Content::Driver { by: Some(by), at: shared.now() };
-                // What cannot be written now is written two seconds later.
-                drop(writer::submit(&jobs, Work::Control(content)).await);
-            }
-        };
-        Ok(runtime.spawn(renew).abort_handle())
-    }
-
-    fn rotate_driven(
-        &self,
-        by: [u8; 16],
-        retain: bool,
-        rate: Option<u64>,
-        told: &mut Told<'_>,
-    ) -> Result<(), LogError> {
-        let (mut before, mut since) = (Step::Idle, Instant::now());
-        let (mut proofs, mut barred) = (0, Instant::now());
-        loop {
-            let step = crate::rotation::next(&self.rotation()?);
-            if self.is_driven_by_another(by) {
-                return Err(LogError::Driven);
-            }
-            if step != before {
-                told(RotationEvent::Step(&step));
-                (before, since) = (step.clone(), Instant::now());
-                barred = since;
-            }
-            let (what, missing) = match &step {
-                Step::Idle | Step::Receipt => return Ok(()),
-                Step::NotProven(why) => {
-                    if proofs >= PROOFS {
-                        return Err(LogError::NotProven { why: why.clone() });
-                    }
-                    proofs = proofs.saturating_add(1);
-                    self.blocking(async { tokio::time::sleep(BETWEEN_PROOFS).await })?;
-                    self.barrier()?;
-                    before = Step::Idle;
-                    continue;
-                }
-                Step::AwaitStaged(nodes) => {
-                    ("for nodes that have not shown that they have the new epoch", nodes)
-                }
-                Step::AwaitArrival(nodes) => ("for nodes that are not in the new stream", nodes),
-                Step::AwaitForgotten(nodes) => {
-                    ("for nodes that have not shown that they have forgotten the old epoch", nodes)
-                }
-                Step::AwaitCensuses(nodes) => {
-                    if barred.elapsed() >= NEXT_BARRIER {
-                        self.barrier()?;
-                        barred = Instant::now();
-                    }
-                    ("for nodes that have not said what they hold", nodes)
-                }
-                step => {
-                    self.take_step(step, retain, rate, told)?;
-                    continue;
-                }
-            };
-            if since.elapsed() >= NODES {
-                let nodes: Vec<&str> = missing.iter().map(NodeName::as_str).collect();
-                let (nodes, waited) = (nodes.join(", "), since.elapsed());
-                return Err(LogError::NodesMissing { what, nodes, waited });
-            }
-            self.blocking(async { tokio::time::sleep(LOOK_AGAIN).await })?;
-        }
-    }
-
     /// Writes a barrier: each node that passes it with its view whole can give its census.
     ///
     /// # Errors
@@ -458,60 +305,6 @@ impl SealedLog {
 }
 
 /// The epoch that a plan begins with.
-fn from_of(plan: &[u8]) -> Option<Epoch> {
+pub(super) fn from_of(plan: &[u8]) -> Option<Epoch> {
     Epoch::from_stored(u32::from_be_bytes(*plan.first_chunk::<4>()?))
-}
-
-/// What the censuses for the last barrier say.
-fn censuses(
-    state: &super::view::State,
-    documents: &super::documents::Documents,
-    nodes: &BTreeSet<NodeName>,
-    stream: &str,
-) -> Censuses {
-    let Some(passage) = state.passage() else { return Censuses::NoBarrier };
-    let is_for_it = |census: &Census| census.barrier_id() == &passage.id && census.stream() == stream;
-    let given = documents.censuses.iter().filter(|(_, census)| is_for_it(census));
-    let given: BTreeMap<&NodeName, &Census> = given.collect();
-    let missing: BTreeSet<NodeName> =
-        nodes.iter().filter(|node| !given.contains_key(node)).cloned().collect();
-    if !missing.is_empty() {
-        return Censuses::Missing(missing);
-    }
-    let primary = documents.keyring.primary().number;
-    let retired = documents.keyring.epochs().iter().filter(|epoch| epoch.state == EpochState::Retired);
-    let retired: BTreeSet<Epoch> = retired.map(|epoch| epoch.number).collect();
-    let mut first: Option<(&NodeName, &Census)> = None;
-    for (node, census) in given.into_iter().filter(|(node, _)| nodes.contains(*node)) {
-        if let Some(why) = unclean(census, primary, &retired) {
-            return Censuses::Differ(format!("`{node}`: {why}"));
-        }
-        match first {
-            None => first = Some((node, census)),
-            Some((other, one)) if !is_same(one, census) => {
-                return Censuses::Differ(format!("`{other}` and `{node}` do not hold the same"));
-            }
-            Some(_) => {}
-        }
-    }
-    Censuses::Equal
-}
-
-fn is_same(one: &Census, two: &Census) -> bool {
-    (one.barrier(), one.digest(), one.records(), one.entries())
-        == (two.barrier(), two.digest(), two.records(), two.entries())
-}
-
-/// What a node has found that must not be there.
-fn unclean(census: &Census, primary: Epoch, retired: &BTreeSet<Epoch>) -> Option<String> {
-    if let Some((epoch, count)) = census.entries().iter().find(|(epoch, _)| *epoch != primary) {
-        return Some(format!("{count} entries under epoch {epoch}"));
-    }
-    if census.unsealed() > 0 || census.undecryptable() > 0 {
-        let (unsealed, closed) = (census.unsealed(), census.undecryptable());
-        return Some(format!("{unsealed} unsealed entries, {closed} that do not open"));
-    }
-    let disk = census.disk()?;
-    let found = disk.envelopes.iter().find(|(epoch, count)| retired.contains(epoch) && *count > 0);
-    found.map(|(epoch, count)| format!("{count} envelopes of epoch {epoch} in the files of its servers"))
 }

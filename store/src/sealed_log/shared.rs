@@ -1,5 +1,7 @@
 //! What the parts of an open log share: the records, the documents, and how far both can be trusted right now.
 
+mod verdict;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
@@ -13,6 +15,7 @@ use unibus_keyfile::id::{NodeName, Sequence};
 use unibus_keyfile::nodeset::Nodeset;
 use zeroize::Zeroizing;
 
+pub(super) use self::verdict::Verdict;
 use super::clocks::Clocks;
 use super::documents::{Adopted, Brought, Documents};
 use super::entry::{Codec, Content, DocumentName, EntryError};
@@ -40,31 +43,6 @@ pub(super) fn mark_of(payload: &[u8]) -> Mark {
         *to = *from;
     }
     mark
-}
-
-/// Why nothing is answered any more, until the log is opened anew.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// Somebody without the keys changed something.
-    Tampered { sequence: Sequence, what: String },
-    /// The log is behind what this node has seen.
-    RolledBack { found: Sequence, witnessed: Sequence },
-    /// The operator has left this node out, or lists another key for it.
-    Removed { nodeset: u64 },
-}
-
-impl Verdict {
-    pub(super) fn error(&self) -> StoreError {
-        match self {
-            Self::Tampered { sequence, what } => {
-                StoreError::Tampered { what: format!("at sequence {sequence}: {what}") }
-            }
-            Self::RolledBack { found, witnessed } => {
-                StoreError::RolledBack { found: *found, witnessed: *witnessed }
-            }
-            Self::Removed { nodeset } => StoreError::Removed { nodeset: *nodeset },
-        }
-    }
 }
 
 /// What stood at a sequence, and how many names there were then.
@@ -306,7 +284,9 @@ impl Shared {
 
     fn adopt(&self, state: &mut State, name: &DocumentName, raw: &Raw) -> Result<(), LogError> {
         let mut documents = self.documents.write().unwrap_or_else(PoisonError::into_inner);
-        if documents.adopt(&self.keys(), name, raw)? == Adopted::StateKey {
+        // Superseded before this node has read them.
+        let has_gap = raw.sequence > state.sequence().saturating_add(1);
+        if documents.adopt(&self.keys(), name, raw, has_gap)? == Adopted::StateKey {
             let hasher = StateHasher::new(documents.secrets.state_key());
             state.set_hasher(hasher).map_err(|error| LogError::Tampered {
                 sequence: Sequence(raw.sequence),
@@ -494,28 +474,6 @@ impl Shared {
 
     pub(super) fn now(&self) -> Timestamp {
         (self.clock)()
-    }
-
-    /// Notes an error that came from the log itself.
-    pub(super) fn condemn_for(&self, error: &LogError) {
-        let verdict = match error {
-            LogError::Tampered { sequence, what } => {
-                Verdict::Tampered { sequence: *sequence, what: what.clone() }
-            }
-            LogError::RolledBack { found, witnessed } => {
-                Verdict::RolledBack { found: *found, witnessed: *witnessed }
-            }
-            LogError::NotInNodeset { version, .. } => Verdict::Removed { nodeset: *version },
-            other => {
-                let sequence = Sequence(self.sequence().saturating_add(1));
-                let mut what = other.to_string();
-                if let Some(source) = std::error::Error::source(other) {
-                    what.push_str(&format!(": {source}"));
-                }
-                Verdict::Tampered { sequence, what }
-            }
-        };
-        self.condemn(verdict);
     }
 }
 

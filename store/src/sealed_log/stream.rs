@@ -90,12 +90,12 @@ impl Generation {
     }
 
     /// The sequence before its first one.
-    pub(super) const fn base(self) -> u64 {
-        (self.0.saturating_sub(1) as u64) << SEQUENCE_BITS
+    pub(super) fn base(self) -> u64 {
+        u64::from(self.0.saturating_sub(1)) << SEQUENCE_BITS
     }
 
     /// The setting `first_seq` of its stream; 0 for none.
-    const fn first_sequence(self) -> i64 {
+    fn first_sequence(self) -> i64 {
         if self.0 <= 1 { 0 } else { self.base().cast_signed().saturating_add(1) }
     }
 }

@@ -277,9 +277,8 @@ fn sign(opened: &Opened, noted: &Noted, mut steps: Vec<Lap>) -> Result<Receipt, 
     let counted = censuses.first().map(|bytes| Census::decode(bytes, &log.nodeset())).transpose();
     let counted = counted.map_err(|source| MigrateError::Document { path: "census".into(), source })?;
     // At the barrier: the log is written to meanwhile.
-    let (records, entries) = counted.map_or((0, 0), |census| {
-        (census.records(), census.entries().iter().map(|(_, count)| *count).sum())
-    });
+    let (records, entries) = counted
+        .map_or((0, 0), |census| (census.records(), census.entries().iter().map(|(_, count)| *count).sum()));
     steps.truncate(unibus_keyfile::receipt::MAX_STEPS);
     let draft = ReceiptDraft {
         backend: Backend::Kv,
@@ -313,7 +312,7 @@ fn from_epochs(
     log: &SealedLog,
 ) -> Result<Vec<Epoch>, MigrateError> {
     let nodeset = log.nodeset();
-    let first = keyrings.values().next().ok_or_else(|| not_understood_log())?;
+    let first = keyrings.values().next().ok_or_else(not_understood_log)?;
     let first = Keyring::decode(first, &nodeset, Some(own))
         .map_err(|source| MigrateError::Document { path: "keyring".into(), source })?;
     let was_open = |number: Epoch| {
@@ -352,7 +351,7 @@ fn answer(opened: &Opened, signed: &Receipt, file: Option<&Path>) -> Result<Answ
     match file {
         Some(path) => lines.push(row("receipt file", path.display())),
         None => {
-            lines.push("`status` shows the receipt's hash; `--receipt FILE` writes it to a file".to_owned())
+            lines.push("`status` shows the receipt's hash; `--receipt FILE` writes it to a file".to_owned());
         }
     }
     Ok(Answer::done(object, lines))

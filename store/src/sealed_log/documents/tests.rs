@@ -15,7 +15,7 @@ fn adopt(
     name: DocumentName,
     bytes: &[u8],
 ) -> Result<Adopted, LogError> {
-    documents.adopt(&site.keys(), &name, &document(&name, 9, bytes))
+    documents.adopt(&site.keys(), &name, &document(&name, 9, bytes), false)
 }
 
 fn assert_planted(found: Result<Adopted, LogError>) {
@@ -86,7 +86,7 @@ fn a_keyring_follows_the_one_before_it() {
     assert_eq!((found, documents.keyring.version()), (Adopted::Keyring, 2));
     // The same again at another place, and the one before it.
     let again = document(&DocumentName::Keyring, 10, next.as_bytes());
-    assert!(documents.adopt(&site.keys(), &DocumentName::Keyring, &again).is_err());
+    assert!(documents.adopt(&site.keys(), &DocumentName::Keyring, &again, false).is_err());
     assert_planted(adopt(&site, &mut with_nodeset(), DocumentName::Keyring, site.keyring.as_bytes()));
     // One that skips a version.
     assert_planted(adopt(&site, &mut with_nodeset(), DocumentName::Keyring, rewrap(&next).as_bytes()));
@@ -115,7 +115,8 @@ fn a_nodeset_is_newer_than_the_one_that_stands_and_there_is_one_of_each_version(
             documents.adopt(
                 &site.keys(),
                 &DocumentName::Nodeset,
-                &document(&DocumentName::Nodeset, 10, old.as_bytes())
+                &document(&DocumentName::Nodeset, 10, old.as_bytes()),
+                false
             ),
             Err(LogError::Tampered { .. })
         ));
@@ -155,7 +156,7 @@ fn what_stood_before_the_documents_that_were_fetched_is_passed_over() {
         (DocumentName::Nodeset, 1, site.nodeset.as_bytes()),
         (DocumentName::Keyring, 2, before.keyring.as_bytes()),
     ] {
-        let adopted = documents.adopt(&site.keys(), &name, &document(&name, sequence, bytes));
+        let adopted = documents.adopt(&site.keys(), &name, &document(&name, sequence, bytes), false);
         assert_eq!(adopted.unwrap(), Adopted::Noted);
         // The same behind them was put back.
         assert_planted(adopt(&site, &mut documents, name, bytes));
@@ -190,7 +191,10 @@ fn an_acknowledgement_counts_for_the_node_that_signed_it_and_under_its_name() {
     // Without the node in the nodeset its word counts no more, and is no reason to refuse the log.
     let without = nodeset.next().without_node(&node("beta")).sign(&site.operator).unwrap();
     let later = document(&DocumentName::Nodeset, 10, without.as_bytes());
-    assert_eq!(documents.adopt(&site.keys(), &DocumentName::Nodeset, &later).unwrap(), Adopted::Nodeset);
+    assert_eq!(
+        documents.adopt(&site.keys(), &DocumentName::Nodeset, &later, false).unwrap(),
+        Adopted::Nodeset
+    );
     adopt(&site, &mut documents, ack("beta"), word.as_bytes()).unwrap();
     assert!(documents.acknowledged.is_empty());
     let mut cut = word.as_bytes().to_vec();
@@ -205,5 +209,5 @@ fn a_document_with_a_header_is_none_of_ours() {
     let (_, two) = wider(&site, "beta");
     let mut raw = document(&DocumentName::Nodeset, 9, two.as_bytes());
     raw.foreign_header = Some("Nats-TTL");
-    assert_planted(site.documents().adopt(&site.keys(), &DocumentName::Nodeset, &raw));
+    assert_planted(site.documents().adopt(&site.keys(), &DocumentName::Nodeset, &raw, false));
 }

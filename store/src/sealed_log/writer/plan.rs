@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use unibus_keyfile::digest::StateDigest;
+use unibus_keyfile::keyring::EpochState;
 
 use super::{BATCH_ENTRIES, GROUP_ENTRIES, Job, Work};
 use crate::domain::Change;
 use crate::error::StoreError;
+use crate::sealed_log::documents::Documents;
 use crate::sealed_log::entry::{Codec, Content, Sealed};
+use crate::sealed_log::rotation::{PLAN, from_of};
 use crate::sealed_log::shared::{Mark, Shared, mark_of};
 use crate::sealed_log::transaction::{Layer, Overlay};
 use crate::sealed_log::view::{Item, State};
@@ -183,6 +186,11 @@ impl Plan {
             {
                 Err(StoreError::Unavailable { why: "the log has gone on meanwhile" })
             }
+            Work::Control(Content::Evidence { label, bytes: None })
+                if label == PLAN && !is_over(&shared.documents(), state) =>
+            {
+                Err(StoreError::Unavailable { why: "the rotation has gone on meanwhile" })
+            }
             Work::Control(content) => {
                 if !fits(self.entries.len(), 1, is_one_by_one) {
                     self.is_full = true;
@@ -238,6 +246,14 @@ impl Plan {
         };
         (self.entries.into_iter().zip(sealed).map(item).collect(), self.outcomes)
     }
+}
+
+/// Whether nothing is left to be done of a rotation: its new epoch was called off, or the old ones are destroyed.
+fn is_over(documents: &Documents, state: &State) -> bool {
+    let is = |wanted: EpochState| documents.keyring.epochs().iter().any(|epoch| epoch.state == wanted);
+    let from = state.evidence().get(PLAN).and_then(|plan| from_of(plan));
+    let has_left = from.is_some_and(|from| from < documents.keyring.primary().number);
+    !is(EpochState::Staged) && !(has_left && is(EpochState::Retired))
 }
 
 /// Whether `more` entries can go with those that are planned.
