@@ -253,7 +253,7 @@ fn is_over(documents: &Documents, state: &State) -> bool {
     let is = |wanted: EpochState| documents.keyring.epochs().iter().any(|epoch| epoch.state == wanted);
     let from = state.evidence().get(PLAN).and_then(|plan| from_of(plan));
     let has_left = from.is_some_and(|from| from < documents.keyring.primary().number);
-    !is(EpochState::Staged) && !(has_left && is(EpochState::Retired))
+    !(is(EpochState::Staged) || (has_left && is(EpochState::Retired)))
 }
 
 /// Whether `more` entries can go with those that are planned.
