@@ -330,9 +330,9 @@ fn a_walk_that_is_stopped_goes_on_and_one_with_a_node_away_does_not_begin() {
     assert!(keys.iter().any(|keys| keys.len() == 2), "{keys:?}");
     let said = world.rotate_nodes(0, &["--yes"]).run().ok().json();
     assert_eq!(said["nodes"].as_array().unwrap().len(), 3, "{said}");
-    for index in 0..3 {
+    for (index, before) in before.iter().enumerate() {
         let now = fingerprints(&world.key_file(index));
-        assert!(now.len() == 1 && now != before[index], "{now:?}");
+        assert!(now.len() == 1 && now != *before, "{now:?}");
     }
     // Each changed once.
     assert_eq!(world.get(0, "/keys").json()["nodeset_version"], 4);

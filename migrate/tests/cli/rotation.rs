@@ -15,12 +15,16 @@ fn drilled() -> World {
 
 fn pin(world: &World) -> String {
     let status = world.run(&format!("status {STORE} --json")).expect(0).json();
-    status["cluster"].as_str().unwrap().to_owned()
+    status.get("cluster").unwrap().as_str().unwrap().to_owned()
 }
 
 fn digest(world: &World) -> (Value, Value, Value) {
     let status = world.run(&format!("status {STORE} --json")).expect(0).json();
-    (status["state_digest"].clone(), status["sequence"].clone(), status["records"].clone())
+    (
+        status.get("state_digest").unwrap().clone(),
+        status.get("sequence").unwrap().clone(),
+        status.get("records").unwrap().clone(),
+    )
 }
 
 #[test]

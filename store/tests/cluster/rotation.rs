@@ -129,7 +129,7 @@ async fn the_epoch_rotates_under_load_and_nothing_of_the_old_one_stays() {
     }
     all_agree(&logs).await;
     for log in &logs {
-        assert_eq!(log.users(Strength::Linearizable).await.unwrap().len(), written as usize);
+        assert_eq!(log.users(Strength::Linearizable).await.unwrap().len(), usize::try_from(written).unwrap());
         let states: Vec<_> = log.keyring().epochs().iter().map(|epoch| epoch.state).collect();
         assert_eq!(states, [EpochState::Destroyed, EpochState::Primary]);
         assert_eq!(log.entries_by_epoch().keys().map(|epoch| epoch.get()).collect::<Vec<_>>(), [2]);
@@ -140,7 +140,7 @@ async fn the_epoch_rotates_under_load_and_nothing_of_the_old_one_stays() {
     // All of them start again, and once more it rotates.
     drop(logs);
     let logs = open_all(&trio).await;
-    assert_eq!(logs[2].users(Strength::Linearizable).await.unwrap().len(), written as usize);
+    assert_eq!(logs[2].users(Strength::Linearizable).await.unwrap().len(), usize::try_from(written).unwrap());
     let tool = options(&trio, 0);
     tokio::task::spawn_blocking(|| rotate(tool, true)).await.unwrap().unwrap();
     assert_eq!(logs[0].keyring().primary().number.get(), 3);
