@@ -113,6 +113,7 @@ procedures! {
     lost_operator_key: "runbooks/lost-operator-key.md",
     lost_everything: "runbooks/lost-everything.md",
     tampered_or_rolled_back: "runbooks/tampered-or-rolled-back.md",
+    rotate_epoch: "runbooks/rotate-epoch.md",
     rotate_node: "runbooks/rotate-node.md",
 }
 

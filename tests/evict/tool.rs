@@ -1,7 +1,5 @@
 //! `unibus-migrate rotate jetstream`, node by node.
 
-use std::time::Duration;
-
 use serde_json::Value;
 use unibus_tests::{kv, wait};
 
@@ -69,9 +67,7 @@ fn a_daemon_or_a_nats_server_killed_in_the_midst_of_it_goes_on_when_it_is_there_
         if round == 0 {
             kv::kill(kv::wait_for_nats(&world.daemons[0], None));
         } else {
-            kv::kill(world.daemons[0].pid());
-            std::thread::park_timeout(Duration::from_millis(500));
-            world.restart(0);
+            world.kill_and_restart(0);
         }
         let said = tool.join().unwrap().ok().json();
         assert_eq!(nodes(&said), ["host1"], "{said}");
@@ -99,8 +95,7 @@ fn a_new_server_side_key_comes_with_the_wipe_and_the_old_one_opens_nothing_more(
     rotate(&["--evict"]);
     assert_eq!(marker(&world), after);
     // It is found again by the next start.
-    kv::kill(world.daemons[0].pid());
-    world.restart(0);
+    world.kill_and_restart(0);
     world.wait_same_digest();
     assert!(world.users(0).contains(&added));
     assert!(!world.daemons[0].said().contains("UB-N009"), "{}", world.daemons[0].said());

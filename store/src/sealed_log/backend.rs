@@ -126,6 +126,7 @@ impl Backend for SealedLog {
             posture.oldest_epoch_in_use = state.epochs().keys().next().copied();
             posture.entries = state.census().total();
         }
+        posture.rotation = self.rotation_step().map(str::to_owned);
         let documents = self.shared.documents();
         let primary = documents.keyring.primary();
         posture.epoch = Some(primary.number);

@@ -63,6 +63,17 @@ impl SealedLog {
                 }
             },
         };
+        Ok(self.facts(has_before))
+    }
+
+    /// The step of the rotation that is under way, as far as this node sees; none while there is none.
+    pub(super) fn rotation_step(&self) -> Option<&'static str> {
+        let is_under_way = self.shared.state().evidence().contains_key(PLAN);
+        is_under_way.then(|| crate::rotation::next(&self.facts(false)).name())
+    }
+
+    fn facts(&self, has_before: bool) -> Facts {
+        let generation = self.wire.generation();
         let (state, documents) = (self.shared.state(), self.shared.documents());
         let keyring = &documents.keyring;
         let nodes: BTreeSet<NodeName> =
@@ -71,7 +82,7 @@ impl SealedLog {
         let acknowledged = documents.acknowledged.iter().filter(|(_, said)| **said == version);
         let has = |state: EpochState| keyring.epochs().iter().find(|epoch| epoch.state == state);
         let primary = keyring.primary().number;
-        Ok(Facts {
+        Facts {
             from: state.evidence().get(PLAN).and_then(|plan| from_of(plan)),
             primary,
             staged: has(EpochState::Staged).map(|epoch| epoch.number),
@@ -83,7 +94,7 @@ impl SealedLog {
             has_before,
             censuses: censuses(&state, &documents, &nodes, &generation.stream()),
             nodes,
-        })
+        }
     }
 
     /// What the one who began the rotation that is under way has noted about it.

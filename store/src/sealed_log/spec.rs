@@ -82,6 +82,7 @@ fn names_and_kinds_are_those_of_the_code() {
         (DocumentName::Nodeset, "doc.nodeset"),
         (DocumentName::Keyring, "doc.keyring"),
         (DocumentName::Acknowledgement(node), "doc.ack. and a node name"),
+        (DocumentName::Census("alpha".parse().unwrap()), "doc.census. and a node name"),
     ] {
         assert_eq!(name.to_string(), text.replace(" and a node name", "alpha"));
         assert!(rows.iter().any(|row| row[0] == text), "{text}");
@@ -92,6 +93,10 @@ fn names_and_kinds_are_those_of_the_code() {
         ("IMPORT", "import mark"),
         ("NONCE_FLOOR", "nonce floor"),
         ("NONCE", "nonce"),
+        ("CLOSED", "end of the stream"),
+        ("BARRIER", "barrier"),
+        ("DRIVER", "who drives a rotation"),
+        ("EVIDENCE", "evidence for a receipt"),
     ] {
         let number = constant(source, name);
         assert!(rows.iter().any(|row| row[0] == number && row[1] == what), "{name}");
