@@ -18,6 +18,7 @@ mod sealed_log {
     mod outage;
     mod rekey;
     mod rollback;
+    mod rotation;
     mod starting;
     mod tamper;
 }

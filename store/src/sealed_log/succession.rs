@@ -21,6 +21,7 @@ use super::entry::{Codec, Content, DocumentName};
 use super::error::LogError;
 use super::options::LogOptions;
 use super::replay;
+use super::rotation::PLAN;
 use super::shared::Shared;
 use super::stream::Generation;
 use super::wire::{Raw, Wire, WireError};
@@ -59,10 +60,11 @@ pub(super) async fn follow(shared: Arc<Shared>, wire: Wire, options: LogOptions)
     }
 }
 
-/// Whether the stream began under an epoch that is primary no longer: another one will take its place.
+/// Whether the stream began under an epoch that a rotation has replaced: another one will take its place.
 fn is_leaving(shared: &Shared) -> bool {
     let primary = shared.codec().primary();
-    shared.state().oldest_epoch().is_some_and(|oldest| oldest < primary)
+    let state = shared.state();
+    state.evidence().contains_key(PLAN) && state.oldest_epoch().is_some_and(|oldest| oldest < primary)
 }
 
 /// Reads the next stream while it is being filled, so that little is left to read when the log goes over.
@@ -320,23 +322,35 @@ pub(super) async fn arrive(
                 Err(error) => return Err(error),
             }
         }
-        let Some(next) = wire.generation().next() else { return Ok(()) };
-        let there = wire.at(next);
-        let is_ahead = loop {
-            match is_ahead(shared, wire, &there).await {
-                Ok(is_ahead) => break is_ahead,
-                Err(WireError::NoStream) => break false,
-                Err(error) => patience.after(error).await?,
-            }
-        };
-        if !is_ahead {
-            return Ok(());
-        }
+        let Some(later) = later_open(shared, wire, patience).await? else { return Ok(()) };
         // It may have been closed just now.
         replay::replay(shared, wire, options, patience).await?;
         if !shared.is_closed() {
-            let (found, witnessed) = (Sequence(shared.sequence()), Sequence(next.base()));
+            let (found, witnessed) = (Sequence(shared.sequence()), Sequence(later.base()));
             return Err(LogError::RolledBack { found, witnessed });
+        }
+    }
+}
+
+/// A later stream that shows that this one must be closed.
+async fn later_open(
+    shared: &Shared,
+    wire: &Wire,
+    patience: &mut Patience<'_>,
+) -> Result<Option<Generation>, LogError> {
+    loop {
+        let found = async {
+            for later in wire.generations().await? {
+                if later > wire.generation() && is_ahead(shared, wire, &wire.at(later)).await? {
+                    return Ok(Some(later));
+                }
+            }
+            Ok::<_, WireError>(None)
+        };
+        match found.await {
+            Ok(found) => return Ok(found),
+            Err(WireError::NoStream) => return Ok(None),
+            Err(error) => patience.after(error).await?,
         }
     }
 }

@@ -189,6 +189,11 @@ fn go_on(
     receipt: Option<&Path>,
     output: Output,
 ) -> Result<Answer, MigrateError> {
+    let noted = opened.noted().ok_or_else(|| not_understood(&opened.url))?;
+    if noted.tool != env!("CARGO_PKG_VERSION") {
+        let why = format!("the rotation was begun by version {} of this tool", noted.tool);
+        return Err(refused(why, "go on with that version"));
+    }
     let facts = opened.log.rotation()?;
     let step = unibus_store::rotation::next(&facts);
     let plan = Plan::new("resume")
