@@ -39,8 +39,9 @@ pub fn run(args: &CopyArgs, output: Output) -> Result<Answer, MigrateError> {
     loop {
         left = left.saturating_sub(1);
         let copied = once(args, output);
-        // Of another source the plan was another one.
-        let may_be_done_again = left > 0 && args.consent.plan.is_none();
+        // Of another source the plan was another one. A file that has changed may be another file.
+        let is_live = matches!(args.from, StoreUrl::KvPlain(_));
+        let may_be_done_again = left > 0 && is_live && args.consent.plan.is_none();
         match copied.as_ref().err().and_then(changed) {
             Some(path) if may_be_done_again => {
                 output.note(&format!("`{}` changed while it was copied; it is copied anew", path.display()));

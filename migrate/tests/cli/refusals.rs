@@ -51,7 +51,7 @@ fn words_that_make_no_sense_are_refused() {
             Case { words: "restore --in s --to snapshot:b", code: 2, says: "unsealed" },
             Case { words: "snapshot --from sqlite:old.db --out s", code: 2, says: "`copy` the plaintext" },
             Case { words: "verify sqlite:old.db", code: 2, says: "nothing protects" },
-            Case { words: "rotate epoch sqlcipher:a", code: 2, says: "unrecognized subcommand" },
+            Case { words: "rotate everything sqlcipher:a", code: 2, says: "unrecognized subcommand" },
             Case {
                 words: "copy --from sqlite:old.db --to sqlcipher:a --dry-run --plan 1",
                 code: 2,

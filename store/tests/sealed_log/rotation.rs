@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use serde_json::json;
+use unibus_keyfile::error::ErrorClass;
 use unibus_keyfile::keyring::EpochState;
 use unibus_store::audit;
 use unibus_store::keys::Keys;
@@ -88,7 +89,8 @@ async fn the_folder_from_before_the_rotation_is_rolled_back_and_a_missing_new_st
     std::fs::rename(js(&site), &today).unwrap();
     copy(&yesterday, &js(&site));
     site.start();
-    assert!(matches!(site.refused(), LogError::RolledBack { .. }));
+    let refused = site.refused();
+    assert_eq!(refused.class(), ErrorClass::RolledBack, "{refused:?}");
     site.stop();
     std::fs::remove_dir_all(js(&site)).unwrap();
     copy(&today, &js(&site));
