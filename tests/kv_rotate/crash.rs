@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::time::{Duration, Instant};
 
-use unibus_tests::kv;
+use unibus_tests::{kv, wait};
 
 use super::whole::{is_rotated, nothing_is_lost, rotate};
 use super::world::World;
@@ -104,7 +104,12 @@ fn kill_at(world: &mut World, step: &str, index: usize, victim: Victim) -> bool 
             // It may have given up: then it is run again.
             assert!(status.success() || status.code() == Some(3), "{status} {text}");
             if !status.success() {
-                rotate(world, (index + 1) % 3, &[]).run().ok();
+                let again = || rotate(world, (index + 1) % 3, &[]).run();
+                wait::until("the end of the rotation", || {
+                    let run = again();
+                    assert!([0, 3].contains(&run.code), "{}", run.said());
+                    (run.code == 0).then_some(())
+                });
             }
             return has_killed;
         }

@@ -11,9 +11,10 @@ use unibus_keyfile::id::{Epoch, NodeName};
 use unibus_keyfile::keyring::EpochState;
 
 use self::censuses::censuses;
+use super::boot::Patience;
 use super::entry::Content;
 use super::succession;
-use super::wire::WireError;
+use super::wire::{Wire, WireError};
 use super::writer::Work;
 use super::{LogError, SealedLog};
 use crate::rotation::{Facts, Step};
@@ -52,18 +53,23 @@ impl SealedLog {
     /// # Errors
     /// [`LogError`] if the servers do not say which streams there are.
     pub fn rotation(&self) -> Result<Facts, LogError> {
-        let generation = self.wire.generation();
-        let has_before = match generation.before() {
+        let has_before = match self.wire.generation().before() {
             None => false,
-            Some(before) => match self.blocking(async { self.wire.at(before).info().await })? {
-                Ok(_) => true,
-                Err(WireError::NoStream) => false,
-                Err(error) => {
-                    return Err(LogError::Unreachable { why: error.to_string(), waited: Duration::ZERO });
-                }
-            },
+            Some(before) => self.blocking(self.is_there(self.wire.at(before)))??,
         };
         Ok(self.facts(has_before))
+    }
+
+    /// Whether a stream is there. Servers that are just electing a leader are asked again.
+    async fn is_there(&self, stream: Wire) -> Result<bool, LogError> {
+        let mut patience = Patience::new(&self.options, Instant::now());
+        loop {
+            match stream.info().await {
+                Ok(_) => return Ok(true),
+                Err(WireError::NoStream) => return Ok(false),
+                Err(error) => patience.after(error).await?,
+            }
+        }
     }
 
     /// The step of the rotation that is under way, as far as this node sees; none while there is none.
