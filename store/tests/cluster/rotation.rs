@@ -33,6 +33,25 @@ async fn open_all(trio: &Trio) -> Vec<Arc<SealedLog>> {
     logs
 }
 
+/// Users that there are before: as many as `UNIBUS_TEST_ROWS` says.
+fn rows() -> u32 {
+    std::env::var("UNIBUS_TEST_ROWS").ok().and_then(|text| text.parse().ok()).unwrap_or(300)
+}
+
+async fn add_all(log: &Arc<SealedLog>, count: u32) {
+    let begun = Instant::now();
+    for first in (1..=count).step_by(500) {
+        let adding = (first..=count.min(first + 499)).map(|number| {
+            let log = Arc::clone(log);
+            tokio::spawn(async move { log.add_user(Actor::Operator, user(number)).await.unwrap() })
+        });
+        for one in adding.collect::<Vec<_>>() {
+            one.await.unwrap();
+        }
+    }
+    eprintln!("{count} users in {:?}", begun.elapsed());
+}
+
 /// Envelopes of each epoch in all files of all servers.
 fn on_disks(trio: &Trio) -> BTreeMap<u32, u64> {
     let folders: Vec<PathBuf> = (0..3).map(|node| trio.cluster.node(node).store_dir()).collect();
@@ -45,10 +64,10 @@ fn rotate(options: LogOptions, begin: bool) -> Result<Vec<String>, LogError> {
     if begin {
         tool.begin_rotation(b"a plan")?;
     }
-    let mut steps = Vec::new();
+    let (mut steps, begun) = (Vec::new(), Instant::now());
     tool.rotate(rand::random(), false, None, &mut |event| {
         if let RotationEvent::Step(step) = event {
-            eprintln!("{:?} {}", Instant::now(), step.name());
+            eprintln!("{:>8} ms {}", begun.elapsed().as_millis(), step.name());
             steps.push(step.name().to_owned());
         }
     })?;
@@ -115,10 +134,8 @@ async fn the_epoch_rotates_under_load_and_nothing_of_the_old_one_stays() {
     let trio = Trio::on(Setup::of(3).without_proxies().start());
     let logs = open_all(&trio).await;
     let old = logs[0].keyring();
-    let written = 300;
-    for number in 1..=written {
-        logs[0].add_user(Actor::Operator, user(number)).await.unwrap();
-    }
+    let written = rows();
+    add_all(&logs[0], written).await;
     assert!(on_disks(&trio).get(&1).is_some_and(|count| *count > 300), "the control: {:?}", on_disks(&trio));
     let load = Load::on(&logs, written);
     let tool = options(&trio, 1);
