@@ -392,7 +392,8 @@ impl SealedLog {
     /// The keyring version that each node has acknowledged last.
     #[must_use]
     pub fn acknowledged(&self) -> BTreeMap<NodeName, u64> {
-        self.shared.documents().acknowledged.clone()
+        let documents = self.shared.documents();
+        documents.acknowledgements.iter().map(|(node, word)| (node.clone(), word.keyring_version())).collect()
     }
 
     /// Whether an import was begun and not ended.

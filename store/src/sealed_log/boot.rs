@@ -91,6 +91,23 @@ impl<'a> Patience<'a> {
         Ok(())
     }
 
+    /// Asks until there is an answer; none if there is no such stream.
+    ///
+    /// # Errors
+    /// As [`Patience::after`].
+    pub(super) async fn ask<T, F>(&mut self, mut question: impl FnMut() -> F) -> Result<Option<T>, LogError>
+    where
+        F: Future<Output = Result<T, WireError>>,
+    {
+        loop {
+            match question().await {
+                Ok(answer) => return Ok(Some(answer)),
+                Err(WireError::NoStream) => return Ok(None),
+                Err(error) => self.after(error).await?,
+            }
+        }
+    }
+
     /// Waits for what may pass, and refuses for what does not.
     pub(super) async fn after(&mut self, error: WireError) -> Result<(), LogError> {
         match error {

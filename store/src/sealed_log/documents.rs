@@ -41,10 +41,8 @@ pub(super) struct Documents {
     pub(super) is_filling: bool,
     /// Where the nodeset and the keyring stood that the log was opened with.
     fetched: (u64, u64),
-    /// The keyring versions that nodes have acknowledged.
-    pub(super) acknowledged: BTreeMap<NodeName, u64>,
-    /// Their words, as they were signed.
-    pub(super) words: BTreeMap<NodeName, Vec<u8>>,
+    /// The last word of each node that it has a version of the keyring.
+    pub(super) acknowledgements: BTreeMap<NodeName, Acknowledgement>,
     /// The last census of each node.
     pub(super) censuses: BTreeMap<NodeName, Census>,
 }
@@ -110,7 +108,7 @@ impl Documents {
         })?;
         let secrets = Arc::new(secrets);
         let codec = Arc::new(Codec::new(&found, &secrets, generation));
-        let (acknowledged, brought) = (BTreeMap::new(), None);
+        let (acknowledgements, brought) = (BTreeMap::new(), None);
         Ok(Self {
             nodeset,
             published_nodeset,
@@ -122,10 +120,14 @@ impl Documents {
             generation,
             is_filling: false,
             fetched,
-            acknowledged,
-            words: BTreeMap::new(),
+            acknowledgements,
             censuses: BTreeMap::new(),
         })
+    }
+
+    /// Those who have acknowledged the keyring as it is.
+    pub(super) fn acknowledged_now(&self) -> impl Iterator<Item = (&NodeName, &Acknowledgement)> {
+        self.acknowledgements.iter().filter(|(_, word)| word.keyring_version() == self.keyring.version())
     }
 
     /// Those of the stream that follows, with what this node's file has got since.
@@ -217,8 +219,7 @@ impl Documents {
                     // Of a node that was removed, or has another key since: its word stands there for ever, and
                     // counts no more. A stranger's counts as little.
                     Err(DocumentError::Signer { .. }) => {
-                        self.acknowledged.remove(node);
-                        self.words.remove(node);
+                        self.acknowledgements.remove(node);
                         return Ok(Adopted::Noted);
                     }
                     found => found.map_err(|source| untrusted("acknowledgement", raw.sequence, source))?,
@@ -226,8 +227,7 @@ impl Documents {
                 if found.node() != node {
                     return Err(planted(raw, "an acknowledgement under another node's name".into()));
                 }
-                self.acknowledged.insert(node.clone(), found.keyring_version());
-                self.words.insert(node.clone(), found.as_bytes().to_vec());
+                self.acknowledgements.insert(node.clone(), found);
                 Ok(Adopted::Noted)
             }
             DocumentName::Census(node) => {

@@ -66,8 +66,8 @@ pub(super) fn due(documents: &Documents, own: &NodeKeyFile, has_waited: bool) ->
         return Some(Due::Keyring);
     }
     let version = documents.keyring.version();
-    let said = documents.acknowledged.get(own.name());
-    said.is_none_or(|said| *said < version).then_some(Due::Acknowledgement)
+    let said = documents.acknowledgements.get(own.name()).map(Acknowledgement::keyring_version);
+    said.is_none_or(|said| said < version).then_some(Due::Acknowledgement)
 }
 
 /// Makes what is due, as it is to stand in the log.

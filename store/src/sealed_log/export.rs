@@ -200,6 +200,73 @@ mod tests {
         }
     }
 
+    /// All that a history has come to, as it is read from another stream.
+    fn read(history: &History) -> State {
+        let mut state = State::new(history.hasher());
+        for message in &history.log {
+            state.apply(message.sequence, message.item.clone()).unwrap();
+        }
+        state
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+        /// The log goes over into another stream in the midst of it, where others have written already.
+        #[test]
+        fn an_export_goes_on_when_another_state_takes_the_place_of_its_own(
+            steps in steps(10..60),
+            (ahead, after, piece) in (5..60_usize, 0..20_usize, 1..6_usize),
+        ) {
+            let history = History::of(&steps);
+            let shared = RwLock::new(State::new(history.hasher()));
+            take(&shared, &mut history.log.iter(), ahead);
+            let wanted = records(&shared);
+            let position = begin(&shared.read().unwrap()).unwrap();
+            let mut left = after;
+            let mut sink = Sink::new(|| {
+                if left == 0 {
+                    let mut next = read(&history);
+                    let mut state = shared.write().unwrap();
+                    state.hand_over_exports(&mut next);
+                    *state = next;
+                }
+                left = left.wrapping_sub(1);
+                Ok(())
+            });
+            prop_assert_eq!(export_in_pieces(&shared, begin, &mut sink, piece).unwrap(), position);
+            sink.assert_is(&wanted, position);
+        }
+
+        #[test]
+        fn what_two_states_do_not_have_alike_is_found_in_pieces_too(
+            steps in steps(10..60),
+            (ahead, most) in (0..60_usize, 1..5_usize),
+        ) {
+            let history = History::of(&steps);
+            let (one, two) = (RwLock::new(State::new(history.hasher())), RwLock::new(read(&history)));
+            take(&one, &mut history.log.iter(), ahead);
+            let of = |shared: &RwLock<State>| -> Records {
+                let state = shared.read().unwrap();
+                state.behind(None).map(|(id, bytes)| (id.clone(), bytes.clone())).collect()
+            };
+            let (here, there) = (of(&one), of(&two));
+            let ids: std::collections::BTreeSet<_> = here.keys().chain(there.keys()).collect();
+            let wanted: Vec<_> = ids.into_iter().filter(|id| here.get(*id) != there.get(*id)).cloned().collect();
+            let (one, two) = (one.read().unwrap(), two.read().unwrap());
+            let (mut found, mut after) = (Vec::new(), None);
+            loop {
+                let (differ, reached) = one.differing(&two, after.as_ref(), most);
+                found.extend(differ);
+                after = reached;
+                if after.is_none() {
+                    break;
+                }
+            }
+            prop_assert_eq!(found, wanted);
+        }
+    }
+
     /// What the state shows: half a write is not in it.
     fn records(shared: &RwLock<State>) -> Records {
         let mut records = Records::new();

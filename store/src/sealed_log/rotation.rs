@@ -7,14 +7,17 @@ mod driver;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use unibus_keyfile::id::{Epoch, NodeName};
-use unibus_keyfile::keyring::EpochState;
+use unibus_keyfile::error::DocumentError;
+use unibus_keyfile::id::{Epoch, NodeName, UnixTime};
+use unibus_keyfile::keyring::{EpochState, Keyring, Secrets};
+use unibus_keyfile::node_key::NodeKeyFile;
+use unibus_keyfile::nodeset::Nodeset;
 
 use self::censuses::censuses;
 use super::boot::Patience;
+use super::documents::Documents;
 use super::entry::Content;
 use super::succession;
-use super::wire::{Wire, WireError};
 use super::writer::Work;
 use super::{LogError, SealedLog};
 use crate::rotation::{Facts, Step};
@@ -55,21 +58,14 @@ impl SealedLog {
     pub fn rotation(&self) -> Result<Facts, LogError> {
         let has_before = match self.wire.generation().before() {
             None => false,
-            Some(before) => self.blocking(self.is_there(self.wire.at(before)))??,
+            Some(before) => {
+                let before = self.wire.at(before);
+                // Servers that are just electing a leader are asked again.
+                let mut patience = Patience::new(&self.options, Instant::now());
+                self.blocking(patience.ask(|| before.info()))??.is_some()
+            }
         };
         Ok(self.facts(has_before))
-    }
-
-    /// Whether a stream is there. Servers that are just electing a leader are asked again.
-    async fn is_there(&self, stream: Wire) -> Result<bool, LogError> {
-        let mut patience = Patience::new(&self.options, Instant::now());
-        loop {
-            match stream.info().await {
-                Ok(_) => return Ok(true),
-                Err(WireError::NoStream) => return Ok(false),
-                Err(error) => patience.after(error).await?,
-            }
-        }
     }
 
     /// The step of the rotation that is under way, as far as this node sees; none while there is none.
@@ -84,8 +80,6 @@ impl SealedLog {
         let keyring = &documents.keyring;
         let nodes: BTreeSet<NodeName> =
             documents.nodeset.nodes().iter().map(|node| node.name.clone()).collect();
-        let version = keyring.version();
-        let acknowledged = documents.acknowledged.iter().filter(|(_, said)| **said == version);
         let has = |state: EpochState| keyring.epochs().iter().find(|epoch| epoch.state == state);
         let primary = keyring.primary().number;
         Facts {
@@ -93,7 +87,7 @@ impl SealedLog {
             primary,
             staged: has(EpochState::Staged).map(|epoch| epoch.number),
             has_retired: has(EpochState::Retired).is_some(),
-            acknowledged: acknowledged.map(|(node, _)| node.clone()).collect(),
+            acknowledged: documents.acknowledged_now().map(|(node, _)| node.clone()).collect(),
             is_resealed: state.oldest_epoch().is_some_and(|oldest| oldest >= primary),
             is_closed: state.closed().is_some(),
             arrived: state.heartbeats().keys().cloned().collect(),
@@ -135,14 +129,7 @@ impl SealedLog {
     #[must_use]
     pub fn acknowledgements(&self) -> BTreeMap<NodeName, Vec<u8>> {
         let documents = self.shared.documents();
-        let version = documents.keyring.version();
-        let is_current = |node: &NodeName| documents.acknowledged.get(node) == Some(&version);
-        documents
-            .words
-            .iter()
-            .filter(|(node, _)| is_current(node))
-            .map(|(n, w)| (n.clone(), w.clone()))
-            .collect()
+        documents.acknowledged_now().map(|(node, word)| (node.clone(), word.as_bytes().to_vec())).collect()
     }
 
     /// Begins a rotation. `plan` is kept beside it.
@@ -150,6 +137,10 @@ impl SealedLog {
     /// # Errors
     /// [`LogError`].
     pub fn begin_rotation(&self, plan: &[u8]) -> Result<(), LogError> {
+        // What one that was cut short at its very end has left.
+        for label in self.evidence().into_keys() {
+            self.keep(&label, None)?;
+        }
         let from = self.keyring().primary().number;
         let bytes = [from.get().to_be_bytes().as_slice(), plan].concat();
         self.keep(PLAN, Some(bytes))
@@ -166,13 +157,7 @@ impl SealedLog {
             return Err(LogError::Misuse("the new epoch seals already: the rotation can only go on"));
         }
         if facts.staged.is_some() {
-            self.publish_keyring(
-                |documents, own, _| {
-                    let (nodeset, secrets) = (&documents.nodeset, &documents.secrets);
-                    Ok(documents.keyring.abort(nodeset, own, secrets)?.0)
-                },
-                |_| Ok(()),
-            )?;
+            self.turn(|keyring, (nodeset, own, secrets), _| keyring.abort(nodeset, own, secrets))?;
         }
         self.forget_evidence()
     }
@@ -186,13 +171,13 @@ impl SealedLog {
         self.forget_evidence()
     }
 
+    /// The plan goes first: where it must stay, all that belongs to it does.
     fn forget_evidence(&self) -> Result<(), LogError> {
-        let labels: Vec<String> = self.evidence().into_keys().collect();
-        for label in labels {
-            self.keep(&label, None)?;
-        }
         if self.shared.state().evidence().contains_key(PLAN) {
             self.keep(PLAN, None)?;
+        }
+        for label in self.evidence().into_keys() {
+            self.keep(&label, None)?;
         }
         Ok(())
     }
@@ -210,8 +195,8 @@ impl SealedLog {
             let keyring = &documents.keyring;
             wanted.push((format!("keyring/{}", keyring.version()), keyring.as_bytes().to_vec()));
             if keyring.epochs().iter().any(|epoch| epoch.state == EpochState::Staged) {
-                let words = documents.words.iter();
-                wanted.extend(words.map(|(node, word)| (format!("ack/{node}"), word.clone())));
+                let words = documents.acknowledgements.iter();
+                wanted.extend(words.map(|(node, word)| (format!("ack/{node}"), word.as_bytes().to_vec())));
             }
             let censuses = documents.censuses.iter();
             wanted.extend(
@@ -238,22 +223,12 @@ impl SealedLog {
         told: &mut Told<'_>,
     ) -> Result<(), LogError> {
         match step {
-            Step::Stage => self.publish_keyring(
-                |documents, own, now| {
-                    let (nodeset, secrets) = (&documents.nodeset, &documents.secrets);
-                    Ok(documents.keyring.stage(nodeset, own, secrets, now)?.0)
-                },
-                |_| Ok(()),
-            ),
+            Step::Stage => {
+                self.turn(|keyring, (nodeset, own, secrets), now| keyring.stage(nodeset, own, secrets, now))
+            }
             Step::Activate => {
                 self.keep_evidence()?;
-                self.publish_keyring(
-                    |documents, own, _| {
-                        let (nodeset, secrets) = (&documents.nodeset, &documents.secrets);
-                        Ok(documents.keyring.activate(nodeset, own, secrets)?.0)
-                    },
-                    |_| Ok(()),
-                )
+                self.turn(|keyring, (nodeset, own, secrets), _| keyring.activate(nodeset, own, secrets))
             }
             Step::Reseal => {
                 self.keep_evidence()?;
@@ -268,18 +243,29 @@ impl SealedLog {
             }
             Step::Destroy => {
                 self.keep_evidence()?;
-                self.publish_keyring(
-                    |documents, own, _| {
-                        let (nodeset, secrets) = (&documents.nodeset, &documents.secrets);
-                        Ok(documents.keyring.destroy(nodeset, own, secrets, retain)?.0)
-                    },
-                    |_| Ok(()),
-                )?;
+                self.turn(|keyring, (nodeset, own, secrets), _| {
+                    keyring.destroy(nodeset, own, secrets, retain)
+                })?;
                 self.keep_evidence()
             }
             Step::AwaitOpening => self.await_opening(),
             _ => Ok(()),
         }
+    }
+
+    /// Puts the keyring's next version into the log, which `step` makes.
+    fn turn(
+        &self,
+        step: impl FnOnce(
+            &Keyring,
+            (&Nodeset, &NodeKeyFile, &Secrets),
+            UnixTime,
+        ) -> Result<(Keyring, Secrets), DocumentError>,
+    ) -> Result<(), LogError> {
+        let make = |documents: &Documents, own: &NodeKeyFile, now| {
+            step(&documents.keyring, (&documents.nodeset, own, &documents.secrets), now).map(|made| made.0)
+        };
+        self.publish_keyring(make, |_| Ok(()))
     }
 
     /// Writes a barrier: each node that passes it with its view whole can give its census.

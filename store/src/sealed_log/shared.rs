@@ -274,12 +274,17 @@ impl Shared {
         state
             .apply(sequence, item)
             .map_err(|error| LogError::Tampered { sequence: Sequence(sequence), what: error.to_string() })?;
+        self.remember(Passed { sequence, mark, names: state.names() });
+        Ok(())
+    }
+
+    /// Forgets the oldest for it when there are enough.
+    fn remember(&self, one: Passed) {
         let mut passed = lock(&self.passed);
         if passed.len() == REMEMBERED {
             passed.pop_front();
         }
-        passed.push_back(Passed { sequence, mark, names: state.names() });
-        Ok(())
+        passed.push_back(one);
     }
 
     fn adopt(&self, state: &mut State, name: &DocumentName, raw: &Raw) -> Result<(), LogError> {
@@ -311,8 +316,7 @@ impl Shared {
         *documents = documents.followed_by(&fresh.documents());
         let generation = documents.generation;
         drop(documents);
-        let passed = Passed { sequence: state.sequence(), mark: [0; HEADER_BYTES], names: state.names() };
-        lock(&self.passed).push_back(passed);
+        self.remember(Passed { sequence: state.sequence(), mark: [0; HEADER_BYTES], names: state.names() });
         wire.go_on_to(generation);
         self.generation.send_replace(generation);
         self.advanced.send_replace(state.sequence());

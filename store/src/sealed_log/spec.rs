@@ -157,6 +157,22 @@ fn the_numbers_of_the_text_are_those_of_the_code() {
     ] {
         assert!(section(title).contains(&text), "{title} does not say: {text}");
     }
+    let (fill, driver) = (include_str!("succession/fill.rs"), include_str!("rotation/driver.rs"));
+    let first_come = constant(include_str!("succession.rs"), "FIRST_COME");
+    let first_come = first_come.strip_prefix("Duration::from_millis(").unwrap().trim_end_matches(')');
+    let first_come = first_come.parse::<f64>().unwrap() / 1000.0;
+    let rotation = section("8.11 Rotation of the epoch");
+    for text in [
+        format!("in batches of at most `{}`", constant(fill, "BATCH")),
+        format!("no more than `{}` differences", constant(fill, "FEW")),
+        format!("after at most `{}` rounds", constant(fill, "ROUNDS")),
+        format!("not open `{first_come}` s after"),
+        format!("up to `{}` times", constant(driver, "PROOFS")),
+        format!("waits for `{}` s whether", seconds_of(driver, "DRIVER_LIVES")),
+    ] {
+        assert!(rotation.contains(&text), "8.11 does not say: {text}");
+    }
+    assert_eq!(constant(driver, "DRIVER_RENEWS"), "Duration::from_secs(1)", "every second");
     let catch_up = format!("at most `{}` s, and everything is run again", seconds_of(writer, "CATCH_UP"));
     assert!(writes.contains(&catch_up), "{catch_up}");
     let oldest = constant(include_str!("wire/connection.rs"), "OLDEST").trim_matches(['(', ')']);

@@ -23,7 +23,7 @@ use super::options::LogOptions;
 use super::replay;
 use super::rotation::PLAN;
 use super::shared::Shared;
-use super::stream::Generation;
+use super::stream::{Generation, STREAM};
 use super::wire::{Raw, Wire, WireError};
 use super::writer::WRITE_DEADLINE;
 
@@ -235,12 +235,8 @@ pub(super) async fn begin(
     let mut patience = Patience::new(options, Instant::now());
     let next = shared.documents().generation.next().ok_or(LogError::Misuse("no stream is left"))?;
     let there = wire.at(next);
-    let replicas = loop {
-        match wire.info().await {
-            Ok(info) => break info.wanted_replicas().unwrap_or(1),
-            Err(error) => patience.after(error).await?,
-        }
-    };
+    let info = patience.ask(|| wire.info()).await?.ok_or(LogError::NothingThere { stream: STREAM })?;
+    let replicas = info.wanted_replicas().unwrap_or(1);
     loop {
         match there.info().await {
             Ok(info) if info.last_sequence > next.base() => break,
@@ -269,14 +265,8 @@ pub(super) async fn begin(
 /// [`LogError`].
 pub(super) async fn remove_before(wire: &Wire, options: &LogOptions) -> Result<bool, LogError> {
     let Some(before) = wire.generation().before() else { return Ok(false) };
-    let mut patience = Patience::new(options, Instant::now());
-    loop {
-        match wire.at(before).remove().await {
-            Ok(()) => return Ok(true),
-            Err(WireError::NoStream) => return Ok(false),
-            Err(error) => patience.after(error).await?,
-        }
-    }
+    let before = wire.at(before);
+    Patience::new(options, Instant::now()).ask(|| before.remove()).await.map(|removed| removed.is_some())
 }
 
 /// Finds the stream to begin with: the one that the witness has seen, or the oldest there is.
@@ -288,12 +278,7 @@ pub(super) async fn find(
     witnessed: Option<Sequence>,
     patience: &mut Patience<'_>,
 ) -> Result<(), LogError> {
-    let found = loop {
-        match wire.generations().await {
-            Ok(found) => break found,
-            Err(error) => patience.after(error).await?,
-        }
-    };
+    let found = patience.ask(|| wire.generations()).await?.unwrap_or_default();
     let seen = witnessed.map_or(Generation::FIRST, |at| Generation::of_sequence(at.0));
     let oldest = found.first().copied();
     let begin = if found.contains(&seen) { seen } else { oldest.unwrap_or(seen) };
@@ -338,21 +323,15 @@ async fn later_open(
     wire: &Wire,
     patience: &mut Patience<'_>,
 ) -> Result<Option<Generation>, LogError> {
-    loop {
-        let found = async {
-            for later in wire.generations().await? {
-                if later > wire.generation() && is_ahead(shared, wire, &wire.at(later)).await? {
-                    return Ok(Some(later));
-                }
+    let look = || async {
+        for later in wire.generations().await? {
+            if later > wire.generation() && is_ahead(shared, wire, &wire.at(later)).await? {
+                return Ok(Some(later));
             }
-            Ok::<_, WireError>(None)
-        };
-        match found.await {
-            Ok(found) => return Ok(found),
-            Err(WireError::NoStream) => return Ok(None),
-            Err(error) => patience.after(error).await?,
         }
-    }
+        Ok(None)
+    };
+    Ok(patience.ask(look).await?.flatten())
 }
 
 /// Whether the next stream shows that this one must be closed: it is open, or has a newer keyring.

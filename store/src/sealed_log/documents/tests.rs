@@ -185,9 +185,9 @@ fn an_acknowledgement_counts_for_the_node_that_signed_it_and_under_its_name() {
     let word = Acknowledgement::sign(&beta, &next, &secrets, NOW).unwrap();
     let ack = |name: &str| DocumentName::Acknowledgement(node(name));
     assert_planted(adopt(&site, &mut documents, ack("alpha"), word.as_bytes()));
-    assert!(documents.acknowledged.is_empty());
+    assert!(documents.acknowledgements.is_empty());
     adopt(&site, &mut documents, ack("beta"), word.as_bytes()).unwrap();
-    assert_eq!(documents.acknowledged.get(&node("beta")), Some(&2));
+    assert_eq!(documents.acknowledgements.get(&node("beta")).map(Acknowledgement::keyring_version), Some(2));
     // Without the node in the nodeset its word counts no more, and is no reason to refuse the log.
     let without = nodeset.next().without_node(&node("beta")).sign(&site.operator).unwrap();
     let later = document(&DocumentName::Nodeset, 10, without.as_bytes());
@@ -196,7 +196,7 @@ fn an_acknowledgement_counts_for_the_node_that_signed_it_and_under_its_name() {
         Adopted::Nodeset
     );
     adopt(&site, &mut documents, ack("beta"), word.as_bytes()).unwrap();
-    assert!(documents.acknowledged.is_empty());
+    assert!(documents.acknowledgements.is_empty());
     let mut cut = word.as_bytes().to_vec();
     cut.pop();
     let found = adopt(&site, &mut documents, ack("beta"), &cut);

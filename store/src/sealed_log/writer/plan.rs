@@ -186,6 +186,11 @@ impl Plan {
             {
                 Err(StoreError::Unavailable { why: "the log has gone on meanwhile" })
             }
+            Work::Control(Content::Evidence { label, bytes: Some(_) })
+                if label == PLAN && state.evidence().contains_key(PLAN) =>
+            {
+                Err(StoreError::Unavailable { why: "another rotation was begun meanwhile" })
+            }
             Work::Control(Content::Evidence { label, bytes: None })
                 if label == PLAN && !is_over(&shared.documents(), state) =>
             {
