@@ -8,6 +8,7 @@ use serde_json::Value;
 use unibus_nats::eviction::{SERVERS_PATH, Status};
 use unibus_nats::gate::{Gate, Verdict};
 
+use crate::clock;
 use crate::daemon::{Answer, Daemon};
 use crate::output::Output;
 use crate::rotate::RotateError;
@@ -50,7 +51,7 @@ pub fn look_at_all(daemon: &Daemon, command: &'static str) -> Result<Status, Rot
         if missing(&status).is_none() || begun.elapsed() >= FIRST_LOOK {
             return Ok(status);
         }
-        std::thread::park_timeout(LOOK_EVERY);
+        clock::pause(LOOK_EVERY);
     }
 }
 
@@ -85,8 +86,7 @@ pub fn pass(daemon: &Daemon, command: &'static str, output: Output) -> Result<St
             return Err(RotateError::Unwell { command, why: doubt, hint });
         }
         progress.step();
-        // Nothing unparks this thread: it is a bounded wait.
-        std::thread::park_timeout(LOOK_EVERY);
+        clock::pause(LOOK_EVERY);
     }
 }
 

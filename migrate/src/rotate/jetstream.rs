@@ -16,6 +16,7 @@ use unibus_nats::eviction::{EVICT_PATH, KeyAfter, Progress, Request, Status, Ste
 use self::operation::{Operation, Scope};
 use super::rolling::Template;
 use crate::cli::JetstreamArgs;
+use crate::clock;
 use crate::daemon::{Answer as Said, Daemon};
 use crate::error::MigrateError;
 use crate::gates::{self, LOOK_EVERY};
@@ -278,8 +279,7 @@ fn own(daemon: &Daemon, request: &Request, output: Output) -> Result<Progress, M
         {
             return Err(error.into());
         }
-        // Nothing unparks this thread: it is a bounded wait.
-        std::thread::park_timeout(LOOK_EVERY);
+        clock::pause(LOOK_EVERY);
     }
 }
 

@@ -17,6 +17,7 @@ use unibus_keyfile::durable::LockFile;
 use self::own::Change;
 use self::stand::{Place, Stand};
 use crate::cli::{EpochArgs, NodeArgs, Part};
+use crate::clock;
 use crate::daemon::{Answer as Said, Daemon};
 use crate::error::MigrateError;
 use crate::output::{Answer, Output, row};
@@ -146,9 +147,8 @@ fn is_well(place: &Place, stand: &Stand, output: Output) -> Result<(), MigrateEr
     }
 }
 
-/// Nothing unparks this thread: it is a bounded wait.
 fn pause() {
-    std::thread::park_timeout(LOOK_EVERY);
+    clock::pause(LOOK_EVERY);
 }
 
 fn refused(why: impl Into<String>, hint: impl Into<String>) -> RotateError {

@@ -11,6 +11,7 @@ use unibus_keyfile::receipt::Receipt;
 use unibus_store::sqlcipher::rotation::Watcher;
 
 use super::database::{Done, Shown};
+use crate::clock;
 use crate::error::MigrateError;
 use crate::output::Output;
 use crate::rotate::RotateError;
@@ -80,8 +81,7 @@ impl Daemon {
         }
         let (shown, mut unanswered) = (Shown::new(output), 0);
         loop {
-            // Nothing unparks this thread: a look now and then is what is wanted.
-            std::thread::park_timeout(EVERY);
+            clock::pause(EVERY);
             let looked = match self.ask("GET", ROTATE, &Value::Null) {
                 Ok((200, looked)) => looked,
                 Ok((status, answer)) => return Err(refusal(status, &answer).into()),

@@ -15,6 +15,7 @@ use unibus_store::sqlcipher::rotation::{
 use unibus_store::sqlcipher::{Keys, Mode, OpenOptions, SqlcipherStore};
 
 use super::daemon::{self, Daemon};
+use super::{WITHOUT_A_DRILL, drilled};
 use crate::cli::{AbortArgs, ConsentArgs, EpochArgs, KeyArgs, ResumeArgs};
 use crate::clock;
 use crate::error::MigrateError;
@@ -23,11 +24,9 @@ use crate::open::{Location, last_epoch};
 use crate::output::{Answer, Output, Progress, row};
 use crate::plan::{Decision, Plan};
 use crate::rotate::RotateError;
-use crate::rotate::error::DRILL_HOLDS_DAYS;
 use crate::source::{StoreUrl, absolute};
 
 const RECEIPT_MODE: u32 = 0o644;
-const SECONDS_OF_A_DAY: u64 = 24 * 60 * 60;
 
 /// What was asked for.
 struct Asked<'a> {
@@ -144,18 +143,6 @@ impl Found {
             }
         }
     }
-
-    /// What is said of the last drill. One that is under way already was agreed to.
-    fn drill(&self, asked: &Asked<'_>) -> Result<String, MigrateError> {
-        let holds = DRILL_HOLDS_DAYS.saturating_mul(SECONDS_OF_A_DAY);
-        let recent =
-            self.last_drill.filter(|at| at.seconds().saturating_add(holds) >= clock::now().seconds());
-        match recent {
-            Some(at) => Ok(at.to_string()),
-            None if asked.no_drill || self.rotation.is_some() => Ok("without one".to_owned()),
-            None => Err(RotateError::Drill { last: self.last_drill }.into()),
-        }
-    }
 }
 
 fn open(location: &Location, own: &Arc<NodeKeyFile>, mode: Mode) -> Result<SqlcipherStore, MigrateError> {
@@ -176,7 +163,8 @@ fn go(asked: &Asked<'_>, output: Output) -> Result<Answer, MigrateError> {
     if asked.command == "resume" && found.rotation.is_none() {
         return Err(RotateError::NothingToResume { store: asked.store.clone() }.into());
     }
-    let drill = found.drill(asked)?;
+    // One that is under way already was agreed to.
+    let drill = drilled(found.last_drill, asked.no_drill || found.rotation.is_some())?;
     if found.rotation.is_none_or(|rotation| matches!(rotation.stage, Stage::Staged | Stage::Activated)) {
         opened.room_for_a_copy().map_err(RotateError::from)?;
     }
@@ -188,7 +176,7 @@ fn go(asked: &Asked<'_>, output: Output) -> Result<Answer, MigrateError> {
     }
     let mut remarks = Vec::new();
     if drill == "without one" {
-        remarks.push("without a drill of the recovery".to_owned());
+        remarks.push(WITHOUT_A_DRILL.to_owned());
     }
     let done = match Daemon::connect(&found.location.state_dir)? {
         Some(daemon) => {

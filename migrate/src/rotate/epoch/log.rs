@@ -19,6 +19,7 @@ use unibus_store::sqlcipher::Keys;
 use unibus_store::store::Store as _;
 
 use crate::cli::{AbortArgs, ConsentArgs, EpochArgs, KeyArgs, ResumeArgs};
+use crate::clock;
 use crate::error::MigrateError;
 use crate::keys;
 use crate::kv::LogPlace;
@@ -26,10 +27,9 @@ use crate::open::Given;
 use crate::output::{Answer, Output, Progress, row};
 use crate::plan::{Decision, Plan};
 use crate::rotate::RotateError;
+use crate::rotate::epoch::{WITHOUT_A_DRILL, drilled};
 use crate::source::{Servers, StoreUrl};
 
-/// Age after which the recovery key has to be tried again.
-const DRILLED_WITHIN: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Time for each node to give a sign of life.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
 /// Time for the nodes to take over a nodeset without the fenced ones.
@@ -83,7 +83,8 @@ pub(super) fn run(args: &EpochArgs, servers: &Servers, output: Output) -> Result
         // Begun by an earlier run.
         return go_on(&opened, &args.consent, args.receipt.as_deref(), output);
     }
-    let drilled = drilled(&opened, args)?;
+    let witness = opened.place.witness(&Keys::Node(Arc::clone(&opened.own)))?;
+    let drill = drilled(witness.and_then(|witness| witness.last_drill), args.no_drill)?;
     let (wanted, lagging) = replicas(&opened)?;
     if lagging > 0 {
         let why = format!("{lagging} of {wanted} replicas are not up to date");
@@ -115,7 +116,7 @@ pub(super) fn run(args: &EpochArgs, servers: &Servers, output: Output) -> Result
         .fact("keyring", keyring.hash())
         .fact("nodeset", nodeset.hash())
         .fact("nodes", names(&facts.nodes))
-        .fact("recovery_drilled", drilled)
+        .fact("drill", drill)
         .fact("old_key", if args.retain { "kept for the recovery recipients" } else { "destroyed" });
     if !fenced.is_empty() {
         plan = plan.fact("fenced", names(&fenced));
@@ -129,7 +130,7 @@ pub(super) fn run(args: &EpochArgs, servers: &Servers, output: Output) -> Result
     }
     let noted = Noted {
         plan: plan.whole_hash(),
-        started: crate::clock::now().seconds(),
+        started: clock::now().seconds(),
         tool: env!("CARGO_PKG_VERSION").to_owned(),
         retain: args.retain,
         no_drill: args.no_drill,
@@ -284,6 +285,9 @@ fn sign(opened: &Opened, noted: &Noted, mut steps: Vec<Lap>) -> Result<Receipt, 
     // At the barrier: the log is written to meanwhile.
     let (records, entries) = counted
         .map_or((0, 0), |census| (census.records(), census.entries().iter().map(|(_, count)| *count).sum()));
+    if noted.no_drill {
+        steps.insert(0, Lap { name: WITHOUT_A_DRILL.to_owned(), milliseconds: 0 });
+    }
     steps.truncate(unibus_keyfile::receipt::MAX_STEPS);
     let draft = ReceiptDraft {
         backend: Backend::Kv,
@@ -293,7 +297,7 @@ fn sign(opened: &Opened, noted: &Noted, mut steps: Vec<Lap>) -> Result<Receipt, 
         from,
         to: keyring.primary().number,
         started: UnixTime::from_seconds(noted.started),
-        finished: crate::clock::now(),
+        finished: clock::now(),
         steps,
         records,
         entries,
@@ -362,27 +366,6 @@ fn answer(opened: &Opened, signed: &Receipt, file: Option<&Path>) -> Result<Answ
     Ok(Answer::done(object, lines))
 }
 
-/// When the recovery key was last tried, in words.
-fn drilled(opened: &Opened, args: &EpochArgs) -> Result<String, MigrateError> {
-    let witness = opened.place.witness(&Keys::Node(Arc::clone(&opened.own)))?;
-    let last = witness.and_then(|witness| witness.last_drill);
-    let age = last.map(|at| crate::clock::now().seconds().saturating_sub(at.seconds()));
-    match (last, age) {
-        (Some(at), Some(age)) if age <= DRILLED_WITHIN.as_secs() => Ok(at.to_string()),
-        _ if args.no_drill => Ok("no (--no-drill)".to_owned()),
-        (last, _) => {
-            let why = match last {
-                Some(at) => format!("the recovery key was last tried at {at}, more than 30 days ago"),
-                None => "no try of the recovery key is on record at this node".to_owned(),
-            };
-            Err(refused(
-                why,
-                "run `unibus-migrate drill` with a snapshot and --state-dir, or give --no-drill",
-            ))
-        }
-    }
-}
-
 /// Replicas wanted, and how many of them lag. Under load one is behind for a moment now and then.
 fn replicas(opened: &Opened) -> Result<(usize, usize), MigrateError> {
     let begun = Instant::now();
@@ -392,7 +375,7 @@ fn replicas(opened: &Opened) -> Result<(usize, usize), MigrateError> {
         if lagging == 0 || begun.elapsed() >= SIGN_OF_LIFE {
             return Ok((found.wanted, lagging));
         }
-        crate::clock::pause(LOOK_AGAIN);
+        clock::pause(LOOK_AGAIN);
     }
 }
 
@@ -401,7 +384,7 @@ fn silent(log: &SealedLog, mut nodes: BTreeSet<NodeName>) -> Result<BTreeSet<Nod
     let before = log.signs_of_life();
     let begun = Instant::now();
     while !nodes.is_empty() && begun.elapsed() < SIGN_OF_LIFE {
-        crate::clock::pause(LOOK_AGAIN);
+        clock::pause(LOOK_AGAIN);
         let now = log.signs_of_life();
         nodes.retain(|node| now.get(node) == before.get(node));
     }
@@ -427,7 +410,7 @@ fn fence(opened: &Opened, args: &EpochArgs, fenced: &BTreeSet<NodeName>) -> Resu
             let why = "no node has taken over the nodeset without the fenced ones".to_owned();
             return Err(refused(why, "give the --nodeset file that a daemon on this host was started with"));
         }
-        crate::clock::pause(LOOK_AGAIN);
+        clock::pause(LOOK_AGAIN);
     }
     Ok(())
 }

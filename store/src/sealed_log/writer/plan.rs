@@ -172,42 +172,25 @@ impl Plan {
                 self.is_full = true;
                 return;
             }
-            Work::Control(Content::Import { open: true })
-                if state.ever_held_a_record() && !state.import_open() =>
-            {
-                Err(StoreError::NotEmpty { records: state.census().total() })
-            }
             Work::Control(Content::Closed { .. }) if self.jobs() > 0 => {
                 self.is_full = true;
                 return;
             }
-            Work::Control(Content::Closed { next })
-                if shared.documents().generation.next() != Some(*next) =>
-            {
-                Err(StoreError::Unavailable { why: "the log has gone on meanwhile" })
-            }
-            Work::Control(Content::Evidence { label, bytes: Some(_) })
-                if label == PLAN && state.evidence().contains_key(PLAN) =>
-            {
-                Err(StoreError::Unavailable { why: "another rotation was begun meanwhile" })
-            }
-            Work::Control(Content::Evidence { label, bytes: None })
-                if label == PLAN && !is_over(&shared.documents(), state) =>
-            {
-                Err(StoreError::Unavailable { why: "the rotation has gone on meanwhile" })
-            }
-            Work::Control(content) => {
-                if !fits(self.entries.len(), 1, is_one_by_one) {
-                    self.is_full = true;
-                    return;
+            Work::Control(content) => match may_stand(content, shared, state) {
+                Err(error) => Err(error),
+                Ok(()) => {
+                    if !fits(self.entries.len(), 1, is_one_by_one) {
+                        self.is_full = true;
+                        return;
+                    }
+                    self.only_transactions = false;
+                    // Nothing can stand behind it.
+                    self.is_full = matches!(content, Content::Closed { .. });
+                    let digest = self.layer.digest();
+                    self.entries.push(Entry { content: content.clone(), hash: None, digest });
+                    Ok(())
                 }
-                self.only_transactions = false;
-                // Nothing can stand behind it.
-                self.is_full = matches!(content, Content::Closed { .. });
-                let digest = self.layer.digest();
-                self.entries.push(Entry { content: content.clone(), hash: None, digest });
-                Ok(())
-            }
+            },
             Work::Document(_) if self.jobs() > 0 => {
                 self.is_full = true;
                 return;
@@ -250,6 +233,27 @@ impl Plan {
             (Item::Entry(opened), mark_of(&sealed.payload))
         };
         (self.entries.into_iter().zip(sealed).map(item).collect(), self.outcomes)
+    }
+}
+
+/// Whether an entry that is no record may stand behind what the log says now.
+fn may_stand(content: &Content, shared: &Shared, state: &State) -> Result<(), StoreError> {
+    let unavailable = |why| Err(StoreError::Unavailable { why });
+    match content {
+        Content::Import { open: true } if state.ever_held_a_record() && !state.import_open() => {
+            Err(StoreError::NotEmpty { records: state.census().total() })
+        }
+        Content::Closed { next } if shared.documents().generation.next() != Some(*next) => {
+            unavailable("the log has gone on meanwhile")
+        }
+        Content::Evidence { label, bytes } if label == PLAN => match bytes {
+            Some(_) if state.evidence().contains_key(PLAN) => {
+                unavailable("another rotation was begun meanwhile")
+            }
+            None if !is_over(&shared.documents(), state) => unavailable("the rotation has gone on meanwhile"),
+            _ => Ok(()),
+        },
+        _ => Ok(()),
     }
 }
 
