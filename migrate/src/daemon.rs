@@ -71,7 +71,7 @@ impl Daemon {
     /// Whether a daemon listens.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        UnixStream::connect(self.state_dir.join("admin.sock")).is_ok()
+        UnixStream::connect(socket(&self.state_dir)).is_ok()
     }
 
     fn ask<T: DeserializeOwned>(
@@ -97,24 +97,63 @@ impl Daemon {
     }
 
     fn exchange(&self, method: &str, path: &str, body: &[u8]) -> std::io::Result<(u16, Vec<u8>)> {
-        let mut stream = UnixStream::connect(self.state_dir.join("admin.sock"))?;
-        stream.set_read_timeout(Some(ANSWER))?;
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
-             content-length: {}\r\nconnection: close\r\n\r\n",
-            body.len()
-        );
-        stream.write_all(&[head.as_bytes(), body].concat())?;
-        let mut said = Vec::new();
-        stream.take(MOST).read_to_end(&mut said)?;
-        let wrong = || std::io::Error::other("it does not speak HTTP");
-        let end = said.windows(4).position(|window| window == b"\r\n\r\n").ok_or_else(wrong)?;
-        let (head, body) = said.split_at(end);
-        let status = std::str::from_utf8(head).ok().and_then(|head| head.split(' ').nth(1)?.parse().ok());
-        Ok((status.ok_or_else(wrong)?, body.get(4..).unwrap_or_default().to_vec()))
+        exchange(&self.state_dir, (method, path), body, ANSWER)
     }
 
     fn failed(&self, error: &dyn std::error::Error) -> RotateError {
         RotateError::Daemon { state_dir: self.state_dir.clone(), problem: error.to_string() }
+    }
+}
+
+/// The admin socket of a state folder.
+#[must_use]
+pub fn socket(state_dir: &Path) -> PathBuf {
+    state_dir.join("admin.sock")
+}
+
+/// One request over the admin socket, of method and path, with a JSON body or none; gives status and body.
+///
+/// # Errors
+/// There is no answer within `patience`, or none that is HTTP.
+pub fn exchange(
+    state_dir: &Path,
+    (method, path): (&str, &str),
+    body: &[u8],
+    patience: Duration,
+) -> std::io::Result<(u16, Vec<u8>)> {
+    let mut stream = UnixStream::connect(socket(state_dir))?;
+    stream.set_read_timeout(Some(patience))?;
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(&[head.as_bytes(), body].concat())?;
+    let mut said = Vec::new();
+    stream.take(MOST).read_to_end(&mut said)?;
+    let (status, body) = parse(&said).ok_or_else(|| std::io::Error::other("it does not speak HTTP"))?;
+    Ok((status, body.to_vec()))
+}
+
+/// Status and body of an answer that ends with the connection.
+fn parse(answer: &[u8]) -> Option<(u16, &[u8])> {
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n")?;
+    let (head, body) = answer.split_at(end);
+    let status = std::str::from_utf8(head).ok()?.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
+    Some((status, body.get(4..)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_answer_is_none() {
+        assert_eq!(parse(b"HTTP/1.1 202 Accepted\r\n\r\n"), Some((202, &b""[..])));
+        assert_eq!(parse(b"HTTP/1.1 200 OK\r\na: b\r\n\r\n{\"a\":1}"), Some((200, &b"{\"a\":1}"[..])));
+        assert_eq!(
+            (parse(b"SSH-2.0\r\n\r\n"), parse(b"HTTP/1.1 200 OK\r\n"), parse(b"")),
+            (None, None, None)
+        );
     }
 }

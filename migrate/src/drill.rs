@@ -1,8 +1,6 @@
 //! `drill`: proves that the operator key opens a snapshot, and records when.
 
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
@@ -14,11 +12,15 @@ use unibus_store::archive::Recipient;
 
 use crate::cli::DrillArgs;
 use crate::clock;
+use crate::daemon::{self, Daemon};
 use crate::error::MigrateError;
 use crate::keys;
 use crate::output::{Answer, Output, row};
 use crate::snapshot::{failed, open_snapshot};
 use crate::verify::open_all;
+
+/// Time for the daemon to note it.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Drills the recovery.
 ///
@@ -70,7 +72,7 @@ impl<'a> Recording<'a> {
     /// Before the drill, so that nobody drills in vain: the daemon, or else the key and the witness.
     fn prepare(args: &'a DrillArgs) -> Result<Option<Self>, MigrateError> {
         let Some(state_dir) = args.state_dir.as_deref() else { return Ok(None) };
-        if UnixStream::connect(socket(state_dir)).is_ok() {
+        if Daemon::of(state_dir).is_running() {
             return Ok(Some(Self::Daemon { state_dir }));
         }
         let own = keys::node(&args.node)?;
@@ -103,23 +105,8 @@ impl<'a> Recording<'a> {
     }
 }
 
-fn socket(state_dir: &Path) -> PathBuf {
-    state_dir.join("admin.sock")
-}
-
 /// Tells the daemon over its admin socket; gives the status of its answer.
 fn tell_daemon(state_dir: &Path, cluster: &ClusterId) -> std::io::Result<u16> {
     let body = json!({ "cluster": cluster.to_string() }).to_string();
-    let mut stream = UnixStream::connect(socket(state_dir))?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    write!(
-        stream,
-        "POST /drill HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
-         connection: close\r\n\r\n{body}",
-        body.len()
-    )?;
-    let mut head = [0; 12];
-    stream.read_exact(&mut head)?;
-    let status = std::str::from_utf8(&head).ok().and_then(|text| text.strip_prefix("HTTP/1.1 "));
-    status.and_then(|text| text.parse().ok()).ok_or_else(|| std::io::Error::other("it does not speak HTTP"))
+    daemon::exchange(state_dir, ("POST", "/drill"), body.as_bytes(), PATIENCE).map(|(status, _)| status)
 }

@@ -1,6 +1,6 @@
 //! The daemon that serves the store, over its admin socket.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,6 +12,7 @@ use unibus_store::sqlcipher::rotation::Watcher;
 
 use super::database::{Done, Shown};
 use crate::clock;
+use crate::daemon::{exchange, socket};
 use crate::error::MigrateError;
 use crate::output::Output;
 use crate::rotate::RotateError;
@@ -26,8 +27,6 @@ const EVERY: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Looks without an answer until it is taken for gone.
 const LOOKS: u32 = 20;
-/// Bytes of an answer at most: a receipt, and around it.
-const MAX_ANSWER_BYTES: u64 = 16 * 1024 * 1024;
 
 /// The steps that a daemon names, as progress shows them.
 const STEPS: [&str; 8] =
@@ -57,7 +56,7 @@ pub(super) struct Daemon {
 impl Daemon {
     /// The daemon on a state folder; none if none runs there.
     pub(super) fn connect(state_dir: &Path) -> Result<Option<Self>, MigrateError> {
-        let path = state_dir.join("admin.sock");
+        let path = socket(state_dir);
         match UnixStream::connect(&path) {
             Ok(_) => Ok(Some(Self { state_dir: state_dir.to_owned() })),
             Err(error)
@@ -136,27 +135,10 @@ impl Daemon {
 
     /// One request; gives status and body.
     fn ask(&self, method: &str, path: &str, body: &Value) -> io::Result<(u16, Value)> {
-        let mut stream = UnixStream::connect(self.state_dir.join("admin.sock"))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        let body = if body.is_null() { String::new() } else { body.to_string() };
-        write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
-             connection: close\r\n\r\n{body}",
-            body.len()
-        )?;
-        let mut answer = Vec::new();
-        stream.take(MAX_ANSWER_BYTES).read_to_end(&mut answer)?;
-        parse(&answer).ok_or_else(|| io::Error::other("it does not speak HTTP"))
+        let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+        let (status, answer) = exchange(&self.state_dir, (method, path), &body, PATIENCE)?;
+        Ok((status, serde_json::from_slice(&answer).unwrap_or(Value::Null)))
     }
-}
-
-/// An answer of known length, or one that ends with the connection.
-fn parse(answer: &[u8]) -> Option<(u16, Value)> {
-    let text = std::str::from_utf8(answer).ok()?;
-    let (head, body) = text.split_once("\r\n\r\n")?;
-    let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
-    Some((status, serde_json::from_str(body).unwrap_or(Value::Null)))
 }
 
 /// What the daemon said, as an error with the class that it had there.
@@ -199,12 +181,5 @@ mod tests {
         let error = refusal(503, &json!({ "title": "the store is not trusted" }));
         assert_eq!((error.code(), error.class()), ("UB-M025", ErrorClass::Io));
         assert_eq!(error.to_string(), "the store is not trusted");
-    }
-
-    #[test]
-    fn what_is_no_http_is_not_understood() {
-        assert_eq!(parse(b"HTTP/1.1 202 Accepted\r\n\r\n"), Some((202, Value::Null)));
-        assert_eq!(parse(b"HTTP/1.1 200 OK\r\na: b\r\n\r\n{\"a\":1}").unwrap().1["a"], 1);
-        assert!(parse(b"SSH-2.0\r\n\r\n").is_none() && parse(b"").is_none());
     }
 }
