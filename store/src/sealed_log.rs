@@ -29,6 +29,7 @@ mod options;
 pub(crate) mod others;
 mod rekey;
 mod replay;
+mod replica;
 mod rotation;
 mod salvage;
 mod shared;
@@ -218,14 +219,7 @@ impl SealedLog {
     /// Pays what this node owes the log, proves that it is current, and begins to keep the witness.
     async fn begin_to_serve(&self, begun: Instant, has_witness: bool) -> Result<(), LogError> {
         let of = |jobs: &mpsc::Sender<Job>| {
-            let (shared, options) = (Arc::clone(&self.shared), &self.options);
-            Duties::new(
-                shared,
-                jobs.downgrade(),
-                options.nodeset.clone(),
-                options.data_dir.clone(),
-                Arc::clone(&options.progress),
-            )
+            Duties::new((Arc::clone(&self.shared), self.wire.clone()), jobs.downgrade(), &self.options)
         };
         let duties = self.jobs.as_ref().map(of);
         let budget = self.options.boot_budget.saturating_sub(begun.elapsed()).max(Duration::from_secs(1));

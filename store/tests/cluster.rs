@@ -5,6 +5,7 @@
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "tests have the system's clock, and do what an operator does")]
 mod cluster {
+    mod census;
     mod clocks;
     mod disk;
     mod fixture;

@@ -151,6 +151,12 @@ fn tell(waiting: &Waiting, event: &BootEvent) {
         BootEvent::Published { document, version } => {
             tracing::info!(document, version, "published in the log");
         }
+        BootEvent::ReplicaNotWhole { why } => {
+            tracing::error!(
+                why,
+                "this node's copy of the log is not whole: `unibus-migrate rotate jetstream` makes it anew"
+            );
+        }
         BootEvent::Owing { why } => {
             tracing::error!("what this node owes the log cannot be published now: {why}");
         }

@@ -17,8 +17,10 @@ use super::boot::unix;
 use super::documents::{Brought, Documents};
 use super::entry::{DocumentName, Sealed};
 use super::error::LogError;
-use super::options::{BootEvent, Progress};
+use super::options::{BootEvent, LogOptions, Progress};
+use super::replica;
 use super::shared::Shared;
+use super::wire::Wire;
 use super::writer::{self, Job, WRITE_DEADLINE, Work};
 use crate::audit;
 use crate::error::StoreError;
@@ -107,6 +109,7 @@ type Written = Arc<Mutex<Option<(Due, u64, u64)>>>;
 /// The duties of a node that serves.
 pub(super) struct Duties {
     shared: Arc<Shared>,
+    wire: Wire,
     /// Weak: whoever pays does not keep the log open.
     jobs: mpsc::WeakSender<Job>,
     nodeset: PathBuf,
@@ -119,13 +122,12 @@ pub(super) struct Duties {
 
 impl Duties {
     pub(super) fn new(
-        shared: Arc<Shared>,
+        (shared, wire): (Arc<Shared>, Wire),
         jobs: mpsc::WeakSender<Job>,
-        nodeset: PathBuf,
-        data_dir: Option<PathBuf>,
-        progress: Progress,
+        options: &LogOptions,
     ) -> Self {
-        Self { shared, jobs, nodeset, data_dir, progress, left: Mutex::new(None) }
+        let LogOptions { nodeset, data_dir, progress, .. } = options.clone();
+        Self { shared, wire, jobs, nodeset, data_dir, progress, left: Mutex::new(None) }
     }
 
     /// Publishes all that is due now.
@@ -252,7 +254,9 @@ impl Duties {
     /// Gives this node's word about what it holds, and what the files of its server hold, if that is owed.
     async fn give_census(&self) -> Result<(), LogError> {
         let Some(mut facts) = self.owed_census() else { return Ok(()) };
+        // Without a folder the servers are somebody else's, and none of them is this node's own.
         if let Some(folder) = self.data_dir.clone() {
+            self.read_replica(&mut facts).await?;
             let scanned = tokio::task::spawn_blocking(move || scan(&folder)).await;
             facts.disk = scanned.ok().flatten();
         }
@@ -274,6 +278,21 @@ impl Duties {
             Ok(Some(Sealed { subject, payload: census.as_bytes().to_vec().into() }))
         });
         Ok(writer::submit(&jobs, Work::Document(make)).await?)
+    }
+
+    /// What the view says of the log counts only as far as this node's own copy, read entry by entry, bears it out.
+    async fn read_replica(&self, facts: &mut CensusFacts) -> Result<(), LogError> {
+        let found = replica::read(&self.shared, &self.wire, facts.barrier).await?;
+        let is_other = |epoch: &Epoch| !facts.entries.iter().any(|(known, _)| known == epoch);
+        if found.entries.keys().any(is_other) {
+            facts.entries = found.entries.into_iter().collect();
+        }
+        (facts.unsealed, facts.undecryptable) = (found.unsealed, found.undecryptable);
+        if let Some(fault) = found.fault {
+            facts.digest = *found.digest.as_bytes();
+            (self.progress)(&BootEvent::ReplicaNotWhole { why: fault });
+        }
+        Ok(())
     }
 
     /// Reads the nodeset's file, and takes a newer nodeset from it.

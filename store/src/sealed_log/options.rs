@@ -68,6 +68,11 @@ pub enum BootEvent {
         /// Why.
         why: String,
     },
+    /// The copy that this node's own server keeps of the log is not what the log is. It has to be made anew.
+    ReplicaNotWhole {
+        /// What is wrong with it.
+        why: String,
+    },
     /// The file of the nodeset has changed, and what it holds now is not taken.
     NodesetRefused {
         /// The file.

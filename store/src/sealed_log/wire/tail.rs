@@ -42,6 +42,8 @@ const GATHER: Duration = Duration::from_millis(1);
 /// Time for the consumer to be made.
 const CREATE: Duration = Duration::from_secs(5);
 
+/// Consumers that are made until one lies with the wanted server. Of three servers, each misses with two thirds.
+const DRAWS: usize = 40;
 /// The most entries between the begin of a tail and a break that are asked for one by one.
 const NEAR: u64 = 8192;
 /// The most breaks that are remembered.
@@ -70,6 +72,8 @@ struct Consumer {
     /// The stream that it follows.
     stream: String,
     name: String,
+    /// The server that keeps it, of several.
+    kept_by: Option<String>,
     /// Its number of the last message.
     delivered: u64,
     /// Messages that are asked for and did not come yet.
@@ -107,6 +111,26 @@ impl Wire {
         Ok(tail)
     }
 
+    /// As [`Wire::tail`], from the copy of the server that this connection is with: of several that keep the stream, a
+    /// server draws one for each consumer.
+    ///
+    /// # Errors
+    /// [`WireError`]; [`WireError::Unreachable`] also if it was never drawn.
+    pub(in crate::sealed_log) async fn tail_here(&self, from: u64) -> Result<Tail, WireError> {
+        for _ in 0..DRAWS {
+            let mut tail = self.tail(from).await?;
+            let here = self.client.server_info().server_name;
+            let consumer = match &mut tail.consumer {
+                Some(consumer) => consumer,
+                none => none.insert(self.consumer(tail.next).await?),
+            };
+            if consumer.kept_by.as_ref().is_none_or(|server| *server == here) {
+                return Ok(tail);
+            }
+        }
+        Err(lost("this node's own server keeps no copy of the stream"))
+    }
+
     async fn consumer(&self, from: u64) -> Result<Consumer, WireError> {
         let name = BASE32_NOPAD.encode(&rand::random::<[u8; 15]>());
         let stream = self.generation().stream();
@@ -126,8 +150,10 @@ impl Wire {
                 "num_replicas": 1,
             },
         });
-        self.ask(&format!("CONSUMER.CREATE.{stream}.{name}"), &request, CREATE).await?;
+        let made = self.ask(&format!("CONSUMER.CREATE.{stream}.{name}"), &request, CREATE).await?;
+        let kept_by = made.pointer("/cluster/leader").and_then(|server| server.as_str()).map(str::to_owned);
         Ok(Consumer {
+            kept_by,
             messages,
             taken: Vec::new(),
             inbox,
