@@ -2,6 +2,8 @@
 //!
 //! `UNIBUS_TEST_ROWS` sets how many users there are.
 
+#[path = "evict/matrix.rs"]
+mod matrix;
 #[path = "evict/node.rs"]
 mod node;
 #[path = "evict/plain.rs"]

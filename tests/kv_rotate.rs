@@ -2,6 +2,7 @@
 
 mod kv_rotate {
     mod crash;
+    mod matrix;
     mod refusals;
     mod whole;
     #[path = "../evict/world.rs"]

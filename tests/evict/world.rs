@@ -57,6 +57,13 @@ impl World {
         self.daemons.insert(index, self.spawn(index));
     }
 
+    /// The same with one more variable.
+    pub(crate) fn kill_and_restart_with(&mut self, index: usize, name: &'static str, value: &str) {
+        self.flags.push((name, value.to_owned()));
+        self.kill_and_restart(index);
+        self.flags.pop();
+    }
+
     pub(crate) fn detail(&self, index: usize) -> Value {
         self.daemons[index].posture()["at_rest_detail"].clone()
     }

@@ -283,9 +283,11 @@ impl Inner {
         key: Option<(Cipher, ServerKey)>,
     ) -> Result<Wiped, String> {
         let wiped = Wiped::new(&request.operation, now).map_err(|error| error.to_string())?;
+        reach("evict::wipe")?;
         let (inner, of_wipe) = (Arc::clone(self), wiped.clone());
         let done = tokio::task::spawn_blocking(move || inner.server.supervisor.wipe(&of_wipe, key)).await;
         done.map_err(|error| error.to_string())?.map_err(|error| chain(&*error))?;
+        reach("evict::wiped")?;
         Ok(wiped)
     }
 
@@ -311,6 +313,7 @@ impl Inner {
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
+        reach("evict::prove")?;
         wiped.proven = true;
         let folder = self.server.supervisor.folder().ok_or("nats-server was stopped")?;
         folder.note_wiped(&wiped).map_err(|error| chain(&error))
@@ -343,6 +346,11 @@ impl Inner {
             };
         });
     }
+}
+
+/// Where a test lets a step fail.
+fn reach(place: &'static str) -> Result<(), String> {
+    unibus_store::failpoint::reach(place).map_err(|error| format!("{place}: {error}"))
 }
 
 fn millis(time: Duration) -> u64 {

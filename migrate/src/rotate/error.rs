@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use unibus_keyfile::error::ErrorClass;
+use unibus_keyfile::error::{ErrorClass, KeyError};
 use unibus_keyfile::id::NodeName;
 use unibus_keyfile::id::UnixTime;
 use unibus_store::keys::Refusal;
@@ -114,6 +114,17 @@ pub enum RotateError {
         /// What the operator has to do.
         hint: String,
     },
+    /// The rotation is done and proven, and its receipt could not be written to the named file.
+    #[error("the rotation is done and proven, and its receipt was not written to `{}`", path.display())]
+    ReceiptFile {
+        /// The file.
+        path: PathBuf,
+        /// How to get it again.
+        hint: String,
+        /// What happened.
+        #[source]
+        source: Box<KeyError>,
+    },
     /// There is no rotation to go on with, or to take back.
     #[error("no rotation is under way in `{store}`")]
     NothingToResume {
@@ -137,6 +148,7 @@ impl RotateError {
             Self::Elsewhere { .. } | Self::NotApproved { .. } => ErrorClass::NotProven,
             Self::WrongKey { .. } => ErrorClass::WrongKey,
             Self::Busy { .. } => ErrorClass::Locked,
+            Self::ReceiptFile { source, .. } => source.class(),
             Self::Refusal(refusal) => match refusal.exit {
                 6 => ErrorClass::WrongKey,
                 4 => ErrorClass::Tampered,
@@ -164,6 +176,7 @@ impl RotateError {
             Self::Refusal(_) => "UB-M041",
             Self::Busy { .. } => "UB-M042",
             Self::NotApproved { .. } => "UB-M043",
+            Self::ReceiptFile { .. } => "UB-M044",
         }
     }
 
@@ -175,6 +188,7 @@ impl RotateError {
             | Self::FromDaemon { hint, .. }
             | Self::Unwell { hint, .. }
             | Self::WrongKey { hint, .. }
+            | Self::ReceiptFile { hint, .. }
             | Self::NotApproved { hint, .. } => hint.clone(),
             Self::Refusal(refusal) => format!("{} [{}]", refusal.hint, refusal.code),
             Self::Busy { .. } => "wait until it is done; then run it again".to_owned(),

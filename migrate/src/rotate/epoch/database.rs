@@ -270,7 +270,10 @@ fn finish(found: &Found, asked: &Asked<'_>, done: &Done) -> Result<Answer, Migra
     let refused = |source| MigrateError::Receipt { path: done.path.clone(), source: Box::new(source) };
     let report = done.receipt.verify(Some(found.keyring.cluster())).map_err(refused)?;
     if let Some(path) = asked.receipt {
-        durable::create_new(path, done.receipt.as_str().as_bytes(), RECEIPT_MODE)?;
+        durable::create_new(path, done.receipt.as_str().as_bytes(), RECEIPT_MODE).map_err(|source| {
+            let hint = format!("it is kept as `{}`: copy it", done.path.display());
+            RotateError::ReceiptFile { path: path.clone(), hint, source: Box::new(source) }
+        })?;
     }
     Ok(answer(asked, done, &report))
 }

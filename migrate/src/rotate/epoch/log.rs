@@ -149,7 +149,13 @@ pub(super) fn resume(args: &ResumeArgs, servers: &Servers, output: Output) -> Re
     refuse_existing(args.receipt.as_deref())?;
     let opened = Opened::of(servers, &args.keys)?;
     if opened.log.rotation()?.from.is_none() {
-        return Err(RotateError::NothingToResume { store: opened.url }.into());
+        // The last one may be done, and its receipt not be in a file yet.
+        let last = opened.log.last_receipt().and_then(|bytes| Receipt::decode(&bytes).ok());
+        let Some(last) = last.filter(|_| args.receipt.is_some()) else {
+            return Err(RotateError::NothingToResume { store: opened.url }.into());
+        };
+        write(&opened, &last, args.receipt.as_deref())?;
+        return answer(&opened, &last, args.receipt.as_deref());
     }
     go_on(&opened, &args.consent, args.receipt.as_deref(), output)
 }
@@ -220,10 +226,18 @@ fn drive(
     let laps = laps.end();
     let signed = sign(opened, &noted, laps)?;
     opened.log.end_rotation(signed.as_str().as_bytes())?;
-    if let Some(path) = receipt {
-        durable::create_new(path, signed.as_str().as_bytes(), RECEIPT_MODE)?;
-    }
+    write(opened, &signed, receipt)?;
     answer(opened, &signed, receipt)
+}
+
+/// Writes the receipt to the file that was named for it, if one was.
+fn write(opened: &Opened, signed: &Receipt, file: Option<&Path>) -> Result<(), MigrateError> {
+    let Some(path) = file else { return Ok(()) };
+    durable::create_new(path, signed.as_str().as_bytes(), RECEIPT_MODE).map_err(|source| {
+        let hint =
+            format!("make room, or name another file: `resume {} --receipt FILE` writes it", opened.url);
+        RotateError::ReceiptFile { path: path.to_owned(), hint, source: Box::new(source) }.into()
+    })
 }
 
 /// When each step began.

@@ -15,6 +15,7 @@ use super::header::{
     TTL,
 };
 use super::{PublishError, Wire};
+use crate::failpoint;
 use crate::sealed_log::entry::Sealed;
 use crate::sealed_log::stream::{NONCES, NONCES_PREFIX};
 
@@ -78,6 +79,7 @@ impl Wire {
             messages.push((entry.subject.clone(), headers, entry.payload.clone()));
         }
         self.check_connected()?;
+        failpoint::reach("log::send").map_err(|error| not_sent(&error.to_string()))?;
         let deadline = Instant::now() + timeout;
         let Some((subject, headers, payload)) = messages.pop() else {
             return Err(not_sent("nothing to store"));
@@ -92,6 +94,7 @@ impl Wire {
             }
         }
         let reply = self.send(subject, headers, payload, deadline).await?;
+        failpoint::reach("log::sent").map_err(|error| unknown(&error.to_string()))?;
         let ack = read(&reply)?;
         let same_batch = ack.batch == batch && (batch.is_none() || ack.count == count);
         if ack.stream == stream && ack.seq == end && !ack.duplicate && same_batch {

@@ -1,0 +1,55 @@
+//! Where an eviction can be cut short in the daemon that does it, and how it is gone on with.
+
+use std::time::Instant;
+
+use unibus_tests::{Program, wait};
+
+use super::world::World;
+
+/// Where, what happens there, and whether it is tried where not all are asked for.
+const CELLS: [(&str, &str, bool); 6] = [
+    ("evict::wipe", "kill", false),
+    ("evict::wipe", "full", true),
+    ("evict::wiped", "kill", false),
+    ("evict::wiped", "full", false),
+    ("evict::prove", "kill", false),
+    ("evict::prove", "full", false),
+];
+
+fn evict(world: &World) -> Program {
+    let store = format!("kv:{}", world.servers(0));
+    world.migrate(0, ["rotate", "jetstream", &store, "--evict", "--json", "--yes"])
+}
+
+#[test]
+fn an_eviction_that_is_cut_short_anywhere_is_gone_on_with_and_nothing_is_lost() {
+    let mut world = World::start();
+    let added: Vec<_> = (0..50).map(|_| world.add(0, "somebody").unwrap()).collect();
+    let all = std::env::var_os("UNIBUS_TEST_ALL").is_some();
+    let mut rows = Vec::new();
+    for (place, what, is_picked) in CELLS {
+        if !all && !is_picked {
+            continue;
+        }
+        let begun = Instant::now();
+        world.kill_and_restart_with(0, "FAILPOINTS", &format!("{place}=1*return({what})->off"));
+        world.wait_same_digest();
+        let tool = evict(&world);
+        let tool = std::thread::spawn(move || tool.run());
+        if what == "kill" {
+            wait::until("the daemon to die", || world.daemons[0].get("/healthz").is_err().then_some(()));
+            world.kill_and_restart(0);
+        }
+        let first = tool.join().unwrap();
+        let said = if first.code == 0 { "went on by itself" } else { "run again" };
+        if first.code != 0 {
+            assert!(what == "kill" || first.said().contains(place), "{}", first.said());
+            wait::until("the gates", || (evict(&world).run().code == 0).then_some(()));
+        }
+        world.wait_same_digest();
+        let users = world.users(0);
+        assert!(added.iter().all(|key| users.contains(key)), "{place} {what}: users are lost");
+        rows.push(format!("{place:<14} {what:<6} exit {:>3}, {said:<18} {:?}", first.code, begun.elapsed()));
+    }
+    eprintln!("an eviction that is cut short\n{}", rows.join("\n"));
+}
