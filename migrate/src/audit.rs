@@ -14,9 +14,10 @@ use unibus_store::record::{Record, RecordId};
 use unibus_store::store::{Census, ExportSink, Position};
 
 use crate::cli::AuditArgs;
-use crate::error::{EXIT_NOT_PROVEN, MigrateError};
+use crate::error::{EXIT_NOT_PROVEN, EXIT_QUARANTINED, MigrateError};
 use crate::open::{Given, Sealed, Unsound, source_keys};
 use crate::output::{Answer, Output, row};
+use crate::quarantine::Quarantine;
 use crate::source::StoreUrl;
 
 /// Files that are printed for people.
@@ -36,12 +37,13 @@ pub fn run(args: &AuditArgs, output: Output) -> Result<Answer, MigrateError> {
             source,
         })?;
     }
-    let mut canaries = Canaries::default();
+    let (mut canaries, mut quarantine) = (Canaries::default(), Quarantine::default());
     match &args.store {
         StoreUrl::Sqlite(_) | StoreUrl::KvPlain(_) => plaintext(args, &mut canaries, output)?,
         StoreUrl::Sqlcipher(_) | StoreUrl::Kv(_) => {
             let keys = source_keys(&args.keys, &args.recovery, &args.store)?;
-            let sealed = Sealed::of(&args.store, Given::of(&args.keys), keys, Unsound::Refuse, "audit")?;
+            let sealed = Sealed::of(&args.store, Given::of(&args.keys), keys, Unsound::SetAside, "audit")?;
+            quarantine = Quarantine::of_log(&sealed.quarantined);
             sealed.store().export(&mut Values(&mut canaries))?;
         }
         StoreUrl::Snapshot(_) | StoreUrl::Receipt(_) => {
@@ -59,7 +61,7 @@ pub fn run(args: &AuditArgs, output: Output) -> Result<Answer, MigrateError> {
         }
     });
     drop(progress);
-    Ok(answer(args, &report, leakage))
+    Ok(answer(args, &report, leakage, &quarantine))
 }
 
 fn plaintext(args: &AuditArgs, canaries: &mut Canaries, output: Output) -> Result<(), MigrateError> {
@@ -116,8 +118,10 @@ fn add(canaries: &mut Canaries, record: &Record) {
     }
 }
 
-fn answer(args: &AuditArgs, report: &Report, leakage: Option<Leakage>) -> Answer {
+fn answer(args: &AuditArgs, report: &Report, leakage: Option<Leakage>, quarantine: &Quarantine) -> Answer {
     let (word, exit) = match report.residue {
+        // Of what could not be read nobody knows what to look for.
+        Residue::None if quarantine.count() > 0 => ("none".to_owned(), EXIT_QUARANTINED),
         Residue::None => ("none".to_owned(), 0),
         Residue::Found(places) => (format!("found ({places} places)"), EXIT_NOT_PROVEN),
         Residue::NotChecked(files) => (format!("not checked ({files} files)"), EXIT_NOT_PROVEN),
@@ -139,6 +143,7 @@ fn answer(args: &AuditArgs, report: &Report, leakage: Option<Leakage>) -> Answer
     for (kind, count) in &report.too_short {
         lines.push(format!("  {count} values of kind {kind} are too short to be looked for"));
     }
+    lines.extend(quarantine.lines());
     lines.extend(leakage.iter().flat_map(learned));
     let state = match report.residue {
         Residue::None => "none",
@@ -152,6 +157,7 @@ fn answer(args: &AuditArgs, report: &Report, leakage: Option<Leakage>) -> Answer
         "residue": state,
         "report": serde_json::to_value(report).unwrap_or(Value::Null),
         "leakage": leakage,
+        "quarantined": quarantine.object(),
     });
     Answer { object, lines, exit }
 }

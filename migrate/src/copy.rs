@@ -1,6 +1,7 @@
 //! `copy`: a new, encrypted store from another one, proven by reading back.
 
 mod log;
+mod proof;
 mod remove;
 
 use std::path::Path;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use unibus_keyfile::node_key::NodeKeyFile;
 use unibus_store::error::StoreError;
+use unibus_store::failpoint;
 use unibus_store::plaintext::{PlaintextError, Remarks, Row, RowCounts};
 use unibus_store::record::{Record, RecordBytes, RecordId, Timestamp};
 use unibus_store::sqlcipher::{CreateOptions, Keys, NewStore};
@@ -111,6 +113,15 @@ impl Source {
     }
 }
 
+/// Where a test lets a step fail.
+fn reach(place: &'static str, to: &Path) -> Result<(), MigrateError> {
+    failpoint::reach(place).map_err(|source| MigrateError::Io {
+        step: "copy to",
+        path: to.to_owned(),
+        source,
+    })
+}
+
 fn plan_from(args: &CopyArgs, source: &[(&'static str, String)]) -> Plan {
     let plan = Plan::new("copy").fact("from", args.from.full());
     source.iter().fold(plan, |plan, (name, value)| plan.fact(name, value))
@@ -137,7 +148,8 @@ fn from_plaintext(args: &CopyArgs, output: Output, to: &Path) -> Result<Answer, 
     let source = crate::plain::open(&args.from, Given::of_source(args), ("copy", output))?;
     let remarks = source.remarks().cloned();
     let counts = source.counts()?;
-    let facts = [("source_state", source.fingerprint()), ("source_rows", counts.total().to_string())];
+    let source_state = source.fingerprint();
+    let facts = [("source_state", source_state.clone()), ("source_rows", counts.total().to_string())];
     if let Decision::Stop(answer) = plan(args, &target, &facts).settle(&args.consent, output)? {
         return Ok(answer);
     }
@@ -152,8 +164,11 @@ fn from_plaintext(args: &CopyArgs, output: Output, to: &Path) -> Result<Answer, 
     let Filling { progress, quarantine, exposure, .. } = filling;
     progress.finish();
     let (position, census) = finish(new, output)?;
+    reach("copy::read_back", to)?;
     read_back(&target, output, &position, &census)?;
+    reach("copy::nodeset", to)?;
     target.bring_nodeset()?;
+    proof::write(Some(&target.location.state_dir), &target.own, &source_state, &position.lineage)?;
     let exposure = Some((exposure, counts));
     let extra = Extra { quarantine, exposure, remarks, freshness: None, moved_on: false };
     Ok(answer(args, &position, &census, &extra))
@@ -206,7 +221,9 @@ fn from_sealed(args: &CopyArgs, output: Output, to: &Path) -> Result<Answer, Mig
     }
     expect_digest(stands.digest, new.position().digest)?;
     let (position, census) = finish(new, output)?;
+    reach("copy::read_back", to)?;
     read_back(&target, output, &position, &census)?;
+    reach("copy::nodeset", to)?;
     target.bring_nodeset()?;
     let extra = Extra {
         quarantine: Quarantine::of_log(&source.quarantined),

@@ -17,6 +17,7 @@ use unibus_keyfile::node_key::NodeKeyFile;
 use unibus_keyfile::witness::Witness;
 use unibus_store::archive::{Snapshot, Unlocked, Verified};
 use unibus_store::error::StoreError;
+use unibus_store::failpoint;
 use unibus_store::record::{Record, RecordBytes, Timestamp};
 use unibus_store::sqlcipher::{CheckedRecord, CreateOptions, NewStore, RecordChecker, Supersede};
 use unibus_store::store::{Census, Position};
@@ -26,18 +27,20 @@ use self::sticky::{Kept, Sticky};
 use crate::cli::RestoreArgs;
 use crate::clock;
 use crate::copy::{finish, read_back_text};
-use crate::error::MigrateError;
+use crate::error::{EXIT_QUARANTINED, MigrateError};
 use crate::keys;
 use crate::kv::{Filled, LogTarget, Missing, Stage, expect_digest, timestamp};
 use crate::open::{Target, last_epoch};
 use crate::output::{Answer, Output, Pace, row};
 use crate::plan::{Decision, Plan};
+use crate::quarantine::Quarantine;
 use crate::snapshot::{failed, open_snapshot};
 use crate::source::{StoreUrl, absolute};
 use crate::verify::{SnapshotKey, record_bytes};
 
-/// Signed requests are valid for this long; none that was made before the restore may outlive it.
-const NONCE_WINDOW: Duration = Duration::from_secs(60);
+/// A signed request may say that it was made up to 60 s from now, and expires 60 s after that: what was accepted before
+/// the restore has expired by then at the latest.
+const NONCE_WINDOW: Duration = Duration::from_secs(120);
 
 /// Restores a snapshot.
 ///
@@ -62,17 +65,29 @@ pub fn run(args: &RestoreArgs, output: Output) -> Result<Answer, MigrateError> {
     let done = match target {
         Goal::Database(target, empty) => {
             let set_aside = empty.map(EmptyStore::set_aside).transpose()?;
+            reach("restore::aside", args)?;
             let new = begin(args, &target, &verified, &key, &sticky)?;
-            let (position, census, kept) = fill(args, output, &mut snapshot, &key, new, &sticky)?;
-            if let Some(empty) = set_aside {
+            let filled = fill(args, output, &mut snapshot, &key, new, &sticky);
+            // Once the witness knows the new store, the next run gives it its name: nothing may be put back there.
+            if let Some(empty) = set_aside
+                && (filled.is_ok() || target.is_witnessed_anew()?)
+            {
                 empty.forget();
             }
+            let (position, census, kept) = filled?;
+            reach("restore::nodeset", args)?;
             target.bring_nodeset()?;
             Done { position, census, kept, moved_on: false }
         }
         Goal::Log(target) => fill_log(args, output, &mut snapshot, &key, &target, &sticky)?,
     };
-    Ok(answer(args, &verified, &done, &rollback))
+    Ok(answer(args, &verified, &done, (&rollback, sticky.quarantine())))
+}
+
+/// Where a test lets a step fail.
+fn reach(place: &'static str, args: &RestoreArgs) -> Result<(), MigrateError> {
+    let failed = |source| MigrateError::Io { step: "restore", path: args.input.clone(), source };
+    failpoint::reach(place).map_err(failed)
 }
 
 /// A restored store.
@@ -284,12 +299,11 @@ fn fill_log(
         let mut kept = Kept::default();
         let mut records = snapshot.records(&unlocked).map_err(|source| failed(path, source))?;
         while let Some(bytes) = records.next_record().map_err(|source| failed(path, source))? {
-            if let Some(bytes) = allowed(path, bytes, sticky, &mut kept)? {
-                push(bytes)?;
-            }
+            allowed(path, bytes, sticky, &mut kept, &mut *push)?;
             pace.step();
             progress.step();
         }
+        sticky.rest(&mut kept, push)?;
         progress.finish();
         Ok(kept)
     })?;
@@ -300,17 +314,20 @@ fn fill_log(
     Ok(Done { position, census, kept, moved_on })
 }
 
-/// A record as it may come back, if it may.
+/// Gives a record as it may come back, if it may, after those that must not be missing before it.
 fn allowed(
     path: &Path,
     bytes: &[u8],
     sticky: &Sticky,
     kept: &mut Kept,
-) -> Result<Option<RecordBytes>, MigrateError> {
+    give: &mut dyn FnMut(RecordBytes) -> Result<(), MigrateError>,
+) -> Result<(), MigrateError> {
     if sticky.is_empty() {
-        return record_bytes(path, bytes).map(Some);
+        return give(record_bytes(path, bytes)?);
     }
-    Ok(sticky.apply(decode(path, bytes)?, kept).map(|record| record.encode()))
+    let record = decode(path, bytes)?;
+    sticky.before(&record, kept, give)?;
+    sticky.apply(record, kept).map_or(Ok(()), |record| give(record.encode()))
 }
 
 fn fill(
@@ -380,7 +397,7 @@ impl Reading<'_> {
         let (mut batch, mut size) = (Vec::new(), 0_usize);
         while let Some(bytes) = records.next_record().map_err(|source| failed(self.path, source))? {
             size = size.saturating_add(bytes.len());
-            batch.extend(self.check(bytes)?);
+            self.check(bytes, &mut batch)?;
             if size > BATCH_BYTES {
                 size = 0;
                 if to.send(std::mem::take(&mut batch)).is_err() {
@@ -388,25 +405,41 @@ impl Reading<'_> {
                 }
             }
         }
+        let Self { checker, sticky, kept, read, .. } = self;
+        sticky.rest(kept, &mut |bytes| checked(checker, read, bytes).map(|one| batch.push(one)))?;
         drop(to.send(batch));
         Ok(())
     }
 
-    /// The record as it is to be written, if it is.
-    fn check(&mut self, bytes: &[u8]) -> Result<Option<CheckedRecord>, MigrateError> {
-        let Some(bytes) = allowed(self.path, bytes, self.sticky, &mut self.kept)? else { return Ok(None) };
-        let index = self.read;
-        self.read = index.saturating_add(1);
-        let checked = self.checker.check(bytes);
-        Ok(Some(checked.map_err(|source| StoreError::Decode { index, source })?))
+    /// Adds the record as it is to be written, if it is, and what must not be missing before it.
+    fn check(&mut self, bytes: &[u8], batch: &mut Vec<CheckedRecord>) -> Result<(), MigrateError> {
+        let Self { path, checker, sticky, kept, read } = self;
+        allowed(path, bytes, sticky, kept, &mut |bytes| {
+            checked(checker, read, bytes).map(|one| batch.push(one))
+        })
     }
+}
+
+fn checked(
+    checker: &RecordChecker,
+    read: &mut u64,
+    bytes: RecordBytes,
+) -> Result<CheckedRecord, MigrateError> {
+    let index = *read;
+    *read = index.saturating_add(1);
+    Ok(checker.check(bytes).map_err(|source| StoreError::Decode { index, source })?)
 }
 
 fn decode(path: &Path, bytes: &[u8]) -> Result<Record, MigrateError> {
     Record::decode(bytes).map_err(|source| MigrateError::Record { path: path.to_owned(), source })
 }
 
-fn answer(args: &RestoreArgs, verified: &Verified, done: &Done, rollback: &Rollback) -> Answer {
+fn answer(
+    args: &RestoreArgs,
+    verified: &Verified,
+    done: &Done,
+    (rollback, quarantine): (&Rollback, &Quarantine),
+) -> Answer {
     let Done { position, census, kept, moved_on } = done;
     let header = verified.header();
     let read_back = match (moved_on, position.digest == header.digest) {
@@ -426,7 +459,16 @@ fn answer(args: &RestoreArgs, verified: &Verified, done: &Done, rollback: &Rollb
     if let Some(what) = rollback.text() {
         lines.push(row("rolled back", what));
     }
-    lines.push(row("requests", "signed before now are refused"));
+    let seconds = NONCE_WINDOW.as_secs() / 2;
+    lines.push(row("requests", format!("signed before now are refused, and all for another {seconds} s")));
+    if quarantine.count() > 0 {
+        let count = quarantine.count();
+        lines.push(row(
+            "revocations",
+            format!("perhaps not all: {count} entries of the superseded log say nothing"),
+        ));
+        lines.extend(quarantine.lines());
+    }
     if census.blobs > 0 {
         lines.push(row("blobs", format!("{}: bring their sealed contents back too", census.blobs)));
     }
@@ -443,6 +485,8 @@ fn answer(args: &RestoreArgs, verified: &Verified, done: &Done, rollback: &Rollb
         "records": census.total(),
         "sticky": kept.object(),
         "rolled_back": rollback.object(),
+        "quarantined": quarantine.object(),
     });
-    Answer::done(object, lines)
+    let exit = if quarantine.count() > 0 { EXIT_QUARANTINED } else { 0 };
+    Answer { object, lines, exit }
 }

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `kill` | the process ends as by `kill -9` |
 //! | `full` | the step fails as on a full disk |
+//! | `stop` | the process stops as by `kill -STOP`, until it is let go on |
 //! | anything else | the step fails as on a disk that is broken |
 
 use std::io;
@@ -33,6 +34,10 @@ pub fn reach(place: &'static str) -> io::Result<()> {
         Some("kill") => {
             rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).ok();
             std::process::abort()
+        }
+        Some("stop") => {
+            let own = rustix::process::getpid();
+            rustix::process::kill_process(own, rustix::process::Signal::STOP).map_err(io::Error::from)
         }
         Some("full") => Err(io::Error::from(io::ErrorKind::StorageFull)),
         _ => Err(io::Error::other("a test broke it")),

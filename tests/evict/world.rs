@@ -111,10 +111,14 @@ impl World {
 
     /// Adds a user through a daemon; whether it was taken.
     pub(crate) fn add(&self, index: usize, handle: &str) -> Result<String, String> {
-        let key = data_encoding::HEXLOWER.encode(&rand::random::<[u8; 32]>());
+        self.add_as(index, handle, &data_encoding::HEXLOWER.encode(&rand::random::<[u8; 32]>()))
+    }
+
+    /// The same under a given key.
+    pub(crate) fn add_as(&self, index: usize, handle: &str, key: &str) -> Result<String, String> {
         let body = json!({ "handle": handle, "sign_pub": key, "role": "member" }).to_string();
         match self.admin(index, "POST", "/users", body.as_bytes()) {
-            Ok(answer) if answer.status == 201 => Ok(key),
+            Ok(answer) if answer.status == 201 => Ok(key.to_owned()),
             Ok(answer) => Err(format!("{} {}", answer.status, String::from_utf8_lossy(&answer.body))),
             Err(error) => Err(error.to_string()),
         }

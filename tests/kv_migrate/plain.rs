@@ -4,8 +4,10 @@ use async_nats::Client;
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use serde_json::{Value, json};
 use unibus_keyfile::digest::sha256;
+use unibus_store::domain::Actor;
 use unibus_store::plaintext::{Buckets, PlaintextError, PlaintextSource, Row};
-use unibus_store::store::Store;
+use unibus_store::record::Endpoint;
+use unibus_store::store::{Store, Strength};
 use unibus_tests::{Host, Program, Run};
 
 use crate::world::{World, api, as_a_stranger, digest, put};
@@ -212,6 +214,50 @@ fn what_cannot_be_taken_is_named_by_bucket_and_sequence_and_the_rest_is_copied()
     let (bucket, sequence, _) = bad[0];
     assert!(said.said().contains(&format!("{bucket} sequence {sequence}: ")), "{}", said.said());
     assert!(!said.said().contains(SECRET), "{}", said.said());
+}
+
+#[test]
+fn what_was_removed_since_the_copy_is_told_from_what_was_never_copied() {
+    let world = World::around(Host::new());
+    sample(&world, 40, 8, "1").ok();
+    let (from, kv) = (source(&world), world.kv());
+    std::fs::create_dir(world.state()).unwrap();
+    let remove = || {
+        let words = ["copy", "--json", "--yes", "--remove-source", "--from", &from, "--to", &kv];
+        world.migrate(words).run()
+    };
+    world.migrate(["copy", "--json", "--from", &from, "--to", &kv]).run().ok();
+    // A member is removed from the log that serves since.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let log = world.serve();
+    runtime.block_on(async {
+        for user in log.users(Strength::Local).await.unwrap() {
+            let endpoint = Endpoint::of(&user.sign_pub);
+            let rooms = log.rooms_of(endpoint, Strength::Local).await.unwrap();
+            if let Some(one) = rooms.into_iter().find(|one| one.room.owner != endpoint) {
+                return log.remove_member(Actor::Operator, one.room.room_id, endpoint).await.unwrap();
+            }
+        }
+        panic!("nobody is a plain member");
+    });
+    drop(log);
+    // Without the proof of the copy, or with another one, it might never have been copied.
+    let proof = world.state().join("copied");
+    let text = std::fs::read_to_string(&proof).unwrap();
+    let refused = || assert!(remove().exits(9).said().contains("UB-M034"));
+    std::fs::remove_file(&proof).unwrap();
+    refused();
+    let signature = text.rfind('"').map(|end| end - 1).unwrap();
+    let mut forged = text.clone().into_bytes();
+    forged[signature] = if forged[signature] == b'0' { b'1' } else { b'0' };
+    std::fs::write(&proof, forged).unwrap();
+    refused();
+    std::fs::write(&proof, &text).unwrap();
+    let removed = remove().ok().json();
+    assert!(removed["proven"]["removed_since"].as_u64().unwrap() > 0, "{removed}");
+    // The same buckets, made anew: they are not the ones that were copied.
+    sample(&world, 40, 8, "1").ok();
+    refused();
 }
 
 #[test]

@@ -101,3 +101,26 @@ fn a_log_whose_end_is_gone_is_no_older_log() {
     let verified = verify.run().exits(4);
     assert!(verified.said().contains("missing"), "{}", verified.said());
 }
+
+#[test]
+fn a_bit_that_has_flipped_in_a_block_costs_that_entry_and_is_noticed() {
+    let mut world = World::with_log(30);
+    let records = world.status()["records"].as_u64().unwrap();
+    let (_, _, payload) = as_a_stranger(&world, async |client| a_record(&all(client).await).clone());
+    world.cluster.stop(0);
+    let mut flipped = 0;
+    for block in unibus_tests::folder::files(&world.cluster.node(0).store_dir()) {
+        let mut bytes = std::fs::read(&block).unwrap();
+        let found = bytes.windows(payload.len()).position(|window| window == payload);
+        if let Some(at) = found.filter(|_| block.extension().is_some_and(|kind| kind == "blk")) {
+            bytes[at + payload.len() / 2] ^= 1;
+            std::fs::write(&block, bytes).unwrap();
+            flipped += 1;
+        }
+    }
+    assert_eq!(flipped, 1);
+    world.cluster.start(0);
+    world.cluster.wait_ready();
+    let verified = salvaged(&world, records - 1);
+    println!("{}", verified.json()["unsound"]);
+}

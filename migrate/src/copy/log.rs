@@ -2,7 +2,7 @@
 
 use unibus_store::error::StoreError;
 
-use super::{Extra, Filling, Sink, answer, open_source, plan_from};
+use super::{Extra, Filling, Sink, answer, open_source, plan_from, proof};
 use crate::cli::CopyArgs;
 use crate::error::MigrateError;
 use crate::kv::{LogTarget, expect_digest};
@@ -20,7 +20,8 @@ pub(super) fn from_plaintext(
     let source = crate::plain::open(&args.from, Given::of_source(args), ("copy", output))?;
     let remarks = source.remarks().cloned();
     let counts = source.counts()?;
-    let facts = [("source_state", source.fingerprint()), ("source_rows", counts.total().to_string())];
+    let source_state = source.fingerprint();
+    let facts = [("source_state", source_state.clone()), ("source_rows", counts.total().to_string())];
     let plan = target.facts(plan_from(args, &facts));
     if let Decision::Stop(answer) = plan.settle(&args.consent, output)? {
         return Ok(answer);
@@ -34,6 +35,7 @@ pub(super) fn from_plaintext(
         Ok((quarantine, exposure))
     })?;
     let (quarantine, exposure) = filled.source;
+    proof::write(target.place.state_dir.as_deref(), &target.own, &source_state, &filled.position.lineage)?;
     let exposure = Some((exposure, counts));
     let extra = Extra { quarantine, exposure, remarks, freshness: None, moved_on: filled.moved_on };
     Ok(answer(args, &filled.position, &filled.census, &extra))

@@ -1,6 +1,7 @@
 //! `copy --remove-source`: removes plaintext buckets that were copied, when every record of them is in the target.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::json;
@@ -11,10 +12,10 @@ use unibus_store::record::RecordId;
 use unibus_store::sqlcipher::Keys;
 use unibus_store::store::{Census, ExportSink, Position};
 
-use super::{Exposure, plan_from};
+use super::{Exposure, plan_from, proof};
 use crate::cli::CopyArgs;
 use crate::error::MigrateError;
-use crate::open::{Given, Sealed, Unsound};
+use crate::open::{Given, Location, Sealed, Unsound};
 use crate::output::{Answer, Output, Progress, row};
 use crate::plan::Decision;
 use crate::source::StoreUrl;
@@ -25,8 +26,19 @@ struct Found {
     same: u64,
     /// There, with other contents: changed since they were copied.
     changed: u64,
+    /// Not there now, and proven to have been there.
+    removed: u64,
     missing: u64,
     rejected: u64,
+}
+
+/// Where the copy has left its proof.
+fn state_dir(args: &CopyArgs) -> Option<PathBuf> {
+    let given = args.keys.state_dir.as_ref();
+    match &args.to {
+        StoreUrl::Sqlcipher(path) => Some(Location::of(path, args.keys.nodeset.as_ref(), given).state_dir),
+        _ => given.cloned(),
+    }
 }
 
 /// Removes.
@@ -48,9 +60,15 @@ pub(super) fn run(args: &CopyArgs, output: Output) -> Result<Answer, MigrateErro
     let source = crate::plain::read(&buckets, output)?;
     let counts = source.counts()?;
     let own = Arc::new(crate::keys::node(&args.keys.node)?);
-    let target = Sealed::of(&args.to, Given::of(&args.keys), Keys::Node(own), Unsound::Refuse, "copy")?;
+    let key = Keys::Node(Arc::clone(&own));
+    let target = Sealed::of(&args.to, Given::of(&args.keys), key, Unsound::Refuse, "copy")?;
     let mut exposure = Exposure::default();
-    let found = compare(&source, &target, &mut exposure, output)?;
+    let mut found = compare(&source, &target, &mut exposure, output)?;
+    let lineage = target.store().position()?.lineage;
+    if found.missing > 0 && proof::holds(state_dir(args).as_deref(), &own, &source.fingerprint(), &lineage) {
+        // All of it was there: what is not there now was removed from the target.
+        found.removed = std::mem::take(&mut found.missing);
+    }
     if found.missing > 0 || found.rejected > 0 {
         let Found { missing, rejected, .. } = found;
         return Err(MigrateError::NotCopied { store: args.from.short(), missing, rejected });
@@ -84,7 +102,7 @@ pub(super) fn run(args: &CopyArgs, output: Output) -> Result<Answer, MigrateErro
         "from": args.from.to_string(),
         "to": args.to.to_string(),
         "removed": true,
-        "proven": { "same": found.same, "changed_since": found.changed },
+        "proven": { "same": found.same, "changed_since": found.changed, "removed_since": found.removed },
         "exposed": object,
     });
     let mut lines = vec![
@@ -92,9 +110,10 @@ pub(super) fn run(args: &CopyArgs, output: Output) -> Result<Answer, MigrateErro
         row(
             "proven",
             format!(
-                "{} records are in the target, {} of them changed since",
+                "{} records are in the target, {} of them changed since; {} were copied and removed since",
                 found.same.saturating_add(found.changed),
-                found.changed
+                found.changed,
+                found.removed
             ),
         ),
     ];

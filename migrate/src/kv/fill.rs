@@ -13,6 +13,7 @@ use unibus_keyfile::nodeset::Nodeset;
 use unibus_keyfile::secret::StateKey;
 use unibus_keyfile::witness::Witness;
 use unibus_store::error::StoreError;
+use unibus_store::failpoint;
 use unibus_store::record::{RecordBytes, RecordId, Timestamp};
 use unibus_store::sealed_log::{Access, LogError, SealedLog};
 use unibus_store::sqlcipher::Keys;
@@ -159,7 +160,9 @@ impl LogTarget {
         output: Output,
         produce: impl FnOnce(&mut Push<'_>) -> Result<T, MigrateError> + Send,
     ) -> Result<Filled<T>, MigrateError> {
+        self.reach("fill::open")?;
         let log = self.open(carried)?;
+        self.reach("fill::opened")?;
         let mut tally = Tally::default();
         let filled = import(&log, nonce_floor, &mut tally, produce);
         let (position, source) = filled.map_err(|source| match source {
@@ -170,10 +173,18 @@ impl LogTarget {
             other => MigrateError::CutShort { store: self.place.url(), source: Box::new(other) },
         })?;
         drop(log);
+        self.reach("fill::read_back")?;
         let progress = output.progress("read back", None);
         let moved_on = self.read_back(&position, &tally)?;
         progress.finish();
+        self.reach("fill::proven")?;
         Ok(Filled { position, census: tally.census, moved_on, source })
+    }
+
+    /// Where a test lets a step fail.
+    fn reach(&self, place: &'static str) -> Result<(), MigrateError> {
+        let failed = |source| MigrateError::Io { step: "fill", path: self.url_as_path(), source };
+        failpoint::reach(place).map_err(failed)
     }
 
     /// Opens the log for the import, with the state key of the source.

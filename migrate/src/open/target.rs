@@ -80,6 +80,16 @@ impl Target {
         Ok(())
     }
 
+    /// Whether the witness has come to know another store since this place was looked at.
+    ///
+    /// # Errors
+    /// `Witness`.
+    pub fn is_witnessed_anew(&self) -> Result<bool, MigrateError> {
+        let now = load_witness(&self.location.state_dir, &self.own)?;
+        let lineage = |witness: &Option<Witness>| witness.as_ref().map(|witness| witness.lineage);
+        Ok(lineage(&now) != lineage(&self.witness))
+    }
+
     /// Puts the nodeset beside the new store, where the daemon and this tool look for it, unless one is there.
     ///
     /// # Errors

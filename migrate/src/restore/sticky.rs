@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use unibus_keyfile::id::Epoch;
 use unibus_keyfile::node_key::NodeKeyFile;
 use unibus_store::error::StoreError;
-use unibus_store::record::{Endpoint, Record, RecordId, RoomId, SignPub, Timestamp, UserStatus};
+use unibus_store::record::{
+    Endpoint, Record, RecordBytes, RecordId, RoomId, SignPub, Timestamp, User, UserStatus,
+};
 use unibus_store::sqlcipher::Keys;
 use unibus_store::store::{Census, ExportSink, Position};
 
@@ -18,6 +20,7 @@ use crate::clock;
 use crate::error::MigrateError;
 use crate::open::{Given, Sealed, Unsound, last_epoch, recovery_keys};
 use crate::output::row;
+use crate::quarantine::Quarantine;
 use crate::source::StoreUrl;
 
 /// What is known to be revoked or removed.
@@ -27,13 +30,15 @@ pub(super) struct Sticky {
     superseded: Option<Superseded>,
     last_epoch: Option<Epoch>,
     /// Entries of the superseded log that could not be read.
-    unsound: usize,
+    quarantine: Quarantine,
 }
 
 /// Rooms and members of the store that is being replaced, as keyed hashes of 64 bits: for a million members some ten
 /// megabytes, and one removed member in 10^13 taken for one that is still there.
 #[derive(Debug, Default)]
 struct Superseded {
+    /// Its revoked users, in canonical order: one that the snapshot does not know could be added anew otherwise.
+    users: Vec<User>,
     rooms: HashSet<u64>,
     members: HashSet<u64>,
     hasher: RandomState,
@@ -71,7 +76,7 @@ impl Sticky {
         if source_cluster != target_cluster {
             return Err(MigrateError::OtherCluster { source_cluster, target_cluster });
         }
-        sticky.unsound = opened.quarantined.len();
+        sticky.quarantine = Quarantine::of_log(&opened.quarantined);
         let mut sink = Gather { revoked: &mut sticky.revoked, superseded: Superseded::default() };
         opened.store().export(&mut sink)?;
         sticky.superseded = Some(sink.superseded);
@@ -119,10 +124,56 @@ impl Sticky {
                 format!("{revoked} revoked keys; members as in {rooms} rooms with {members} members")
             }
         };
-        match self.unsound {
+        match self.quarantine.count() {
             0 => text,
             count => format!("{text}; {count} entries of the superseded log are not sound and say nothing"),
         }
+    }
+
+    /// Entries of the superseded log that say nothing.
+    pub(super) const fn quarantine(&self) -> &Quarantine {
+        &self.quarantine
+    }
+
+    /// Gives the revoked users that come before a record of the snapshot, which does not know them.
+    pub(super) fn before(
+        &self,
+        record: &Record,
+        kept: &mut Kept,
+        give: &mut dyn FnMut(RecordBytes) -> Result<(), MigrateError>,
+    ) -> Result<(), MigrateError> {
+        self.unknown(Some(&record.id()), kept, give)
+    }
+
+    /// Gives the revoked users behind all records of the snapshot.
+    pub(super) fn rest(
+        &self,
+        kept: &mut Kept,
+        give: &mut dyn FnMut(RecordBytes) -> Result<(), MigrateError>,
+    ) -> Result<(), MigrateError> {
+        self.unknown(None, kept, give)
+    }
+
+    fn unknown(
+        &self,
+        up_to: Option<&RecordId>,
+        kept: &mut Kept,
+        give: &mut dyn FnMut(RecordBytes) -> Result<(), MigrateError>,
+    ) -> Result<(), MigrateError> {
+        let users = self.superseded.as_ref().map_or(&[][..], |superseded| &superseded.users);
+        while let Some(user) = users.get(kept.passed) {
+            let id = RecordId::User(user.sign_pub);
+            if up_to.is_some_and(|up_to| *up_to < id) {
+                break;
+            }
+            kept.passed = kept.passed.saturating_add(1);
+            // The snapshot knows it itself.
+            if up_to != Some(&id) {
+                kept.added = kept.added.saturating_add(1);
+                give(Record::from(user.clone()).encode())?;
+            }
+        }
+        Ok(())
     }
 
     /// The record as it may come back; `None` if it may not.
@@ -175,6 +226,7 @@ impl ExportSink for Gather<'_> {
                     && let UserStatus::Revoked { at } = user.status
                 {
                     self.revoked.insert(*key, at);
+                    self.superseded.users.push(user);
                 }
             }
             RecordId::Room(room) => {
@@ -197,15 +249,22 @@ pub(super) struct Kept {
     revoked: u64,
     removed: u64,
     keys: u64,
+    /// Revoked users that the snapshot did not know.
+    added: u64,
+    /// How many of the revoked users were compared with the snapshot's.
+    passed: usize,
 }
 
 impl Kept {
     pub(super) fn is_nothing(&self) -> bool {
-        (self.revoked, self.removed, self.keys) == (0, 0, 0)
+        (self.revoked, self.removed, self.keys, self.added) == (0, 0, 0, 0)
     }
 
     pub(super) fn object(&self) -> Value {
-        json!({"users_kept_revoked": self.revoked, "members_kept_removed": self.removed, "room_keys_dropped": self.keys})
+        json!({
+            "users_kept_revoked": self.revoked, "revoked_users_added": self.added,
+            "members_kept_removed": self.removed, "room_keys_dropped": self.keys,
+        })
     }
 
     pub(super) fn lines(&self) -> Vec<String> {
@@ -213,7 +272,10 @@ impl Kept {
             return Vec::new();
         }
         vec![
-            row("kept revoked", format!("{} users", self.revoked)),
+            row(
+                "kept revoked",
+                format!("{} users, and {} that the snapshot did not know", self.revoked, self.added),
+            ),
             row("kept removed", format!("{} members with {} room keys", self.removed, self.keys)),
         ]
     }

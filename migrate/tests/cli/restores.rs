@@ -43,6 +43,13 @@ async fn going_back_behind_the_witness_needs_the_operator_and_consent() {
     assert!(plan["plan"]["replaces"].as_str().unwrap().contains("3 later writes"), "{plan}");
     assert!(world.listing() == before);
     let hash = plan["plan"]["hash"].as_str().unwrap();
+    // What was agreed to is one position: of another one it says nothing.
+    let witness = std::fs::read(world.path("data/state/witness")).unwrap();
+    std::fs::rename(world.path("data/state"), world.path("data/other")).unwrap();
+    let moved = world.run(&format!("{RESTORE} --accept-rollback --plan {hash}")).expect(2);
+    assert!(moved.stderr.contains("UB-M005"), "{moved:?}");
+    std::fs::rename(world.path("data/other"), world.path("data/state")).unwrap();
+    assert_eq!(std::fs::read(world.path("data/state/witness")).unwrap(), witness);
     let restored = world.run(&format!("{RESTORE} --accept-rollback --json --plan {hash}")).expect(0).json();
     assert_eq!(restored["rolled_back"]["witness"]["sequence"], 4);
     assert_eq!(restored["rolled_back"]["snapshot"]["sequence"], 1);
@@ -61,7 +68,8 @@ async fn a_restore_refuses_requests_that_were_signed_before_it() {
     let signer = late_comer(1).sign_pub;
     let nonce = |byte| Nonce::from_bytes(&[byte; 16]).unwrap();
     assert!(!store.claim_nonce(signer, nonce(1), at(55), at(0)).await.unwrap(), "signed before");
-    assert!(store.claim_nonce(signer, nonce(2), at(120), at(61)).await.unwrap(), "signed after");
+    assert!(store.claim_nonce(signer, nonce(2), at(115), at(0)).await.unwrap(), "by a clock that is ahead");
+    assert!(store.claim_nonce(signer, nonce(3), at(125), at(66)).await.unwrap(), "signed after");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,6 +9,7 @@ use super::writer::Work;
 use crate::backend::Backend;
 use crate::domain::{Change, ImportOrder, View};
 use crate::error::StoreError;
+use crate::failpoint;
 use crate::record::{RecordBytes, RecordId, Timestamp};
 use crate::store::{ImportRecords, Position};
 
@@ -25,7 +26,9 @@ impl SealedLog {
     ) -> Result<Position, StoreError> {
         let mut order = ImportOrder::default();
         let mut passed: Option<RecordId> = None;
+        reach("import::open")?;
         self.do_now(Work::Control(Content::Import { open: true }))?;
+        reach("import::opened")?;
         loop {
             let mut piece = Vec::with_capacity(BATCH);
             for bytes in records.take(BATCH) {
@@ -38,16 +41,20 @@ impl SealedLog {
             for changes in changes.chunks(BATCH) {
                 let changes = changes.to_vec();
                 let run = move |view: &dyn View| is_current(view, &changes).map(|()| changes.clone());
+                reach("import::batch")?;
                 self.do_now(Work::Transaction(Box::new(run)))?;
+                reach("import::batched")?;
             }
             if is_last {
                 break;
             }
             passed = up_to;
         }
+        reach("import::floor")?;
         if let Some(at) = nonce_floor {
             self.do_now(Work::Control(Content::NonceFloor(at)))?;
         }
+        reach("import::read")?;
         let read = self.blocking(self.read_again())??.position;
         let position = self.current_position()?;
         if read.digest != position.digest {
@@ -56,7 +63,9 @@ impl SealedLog {
             });
         }
         // From here on others write, too.
+        reach("import::close")?;
         self.do_now(Work::Control(Content::Import { open: false }))?;
+        reach("import::closed")?;
         Ok(position)
     }
 
@@ -93,6 +102,15 @@ impl SealedLog {
     fn do_now(&self, work: Work) -> Result<(), StoreError> {
         self.blocking(self.submit(work))?
     }
+}
+
+/// Where a test lets a step fail.
+fn reach(place: &'static str) -> Result<(), StoreError> {
+    failpoint::reach(place).map_err(|source| StoreError::Io {
+        path: super::STREAM.into(),
+        step: "import into the log",
+        source,
+    })
 }
 
 /// Whether the changes were made from the records as they are.

@@ -1,11 +1,13 @@
 //! Makes a store: built under a folder of its own, proven, and only then given its name (SPEC store, section 5.5).
 
+mod left_overs;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rusqlite::Connection;
 use unibus_keyfile::derive;
-use unibus_keyfile::digest::{StateDigest, sha256};
+use unibus_keyfile::digest::StateDigest;
 use unibus_keyfile::durable::{self, LockFile, Sync};
 use unibus_keyfile::error::KeyError;
 use unibus_keyfile::file;
@@ -14,6 +16,8 @@ use unibus_keyfile::keyring::{CarriedOver, Keyring, Secrets};
 use unibus_keyfile::node_key::NodeKeyFile;
 use unibus_keyfile::witness::{self, Witness};
 
+pub(super) use self::left_overs::remove_left_overs;
+use self::left_overs::{folder_prefix, left_overs};
 use super::checker::{CheckedRecord, RecordChecker};
 use super::error::OpenError;
 use super::meta::{self, Meta};
@@ -27,12 +31,11 @@ use super::schema::Schema;
 use super::view::database;
 use crate::domain::NonceFloor;
 use crate::error::StoreError;
+use crate::failpoint;
 use crate::keys::Keys;
 use crate::record::{RecordBytes, RecordId, Timestamp};
 use crate::store::{Census, Position};
 
-/// How the folder of an unfinished store is named, before the database it is for and the random part.
-const FOLDER_PREFIX: &str = ".unibus-new-";
 /// In that folder: there once everything in it is proven and synced.
 const COMPLETE: &str = "complete";
 
@@ -171,6 +174,7 @@ impl NewStore {
             .map_err(|source| OpenError::Untrusted { path: options.open.nodeset.clone(), source })?;
         let documents = Documents { nodeset, keyring, witness };
         let building = make_folder(&paths)?;
+        reach("create::begun", &building.folder)?;
         let (epoch, epoch_key) = secrets.primary();
         let meta = Meta {
             cluster: *documents.keyring.cluster(),
@@ -230,6 +234,11 @@ impl NewStore {
     /// As [`NewStore::push`].
     pub fn push_checked(&mut self, checked: CheckedRecord) -> Result<(), StoreError> {
         let CheckedRecord { id, bytes, hash } = checked;
+        failpoint::reach("create::record").map_err(|source| StoreError::Io {
+            path: self.building.database.clone(),
+            step: "import a record",
+            source,
+        })?;
         if self.last.as_ref().is_some_and(|last| *last >= id) {
             return Err(StoreError::Invalid { what: "imported records come in canonical order, each once" });
         }
@@ -256,25 +265,36 @@ impl NewStore {
         let position = self.position();
         let meta = Meta { sequence: position.sequence, ..self.meta };
         let Self { connection, building, paths, options, documents, secrets, census, _lock, .. } = self;
+        reach("create::close", &building.database)?;
         close(connection, &meta).map_err(|error| OpenError::Sqlite {
             step: "write",
             path: building.database.clone(),
             source: error.into(),
         })?;
+        reach("create::closed", &building.database)?;
         read_back(&building, &secrets, (&meta, &census), options.open.schema)?;
+        reach("create::proven", &building.database)?;
         complete(&building, &documents.keyring)?;
+        reach("create::complete", &building.folder)?;
         set_witness_aside(&options.open.state_dir, documents.witness.as_ref())?;
         let last_drill = documents.witness.as_ref().and_then(|witness| witness.last_drill);
         let at = (options.open.now, last_drill);
+        reach("create::aside", &options.open.state_dir)?;
         let witness = opening::witness_of((&documents.nodeset, &documents.keyring), &meta, at);
         let sealer = opening::sealer(&options.own)?;
         // Once the witness is there the store exists: whatever happens, the next run gives it its name.
         let building = std::mem::ManuallyDrop::new(building);
         opening::store_witness(&witness, &options.open.state_dir, &sealer)?;
+        reach("create::witnessed", &options.open.state_dir)?;
         install(&building, &paths, &options.open)?;
         drop(std::mem::ManuallyDrop::into_inner(building));
         Ok((position, census))
     }
+}
+
+/// Where a test lets a step fail.
+fn reach(place: &'static str, path: &Path) -> Result<(), OpenError> {
+    failpoint::reach(place).map_err(|source| OpenError::Io { step: "make", path: path.to_owned(), source })
 }
 
 /// Refuses what is there and must not be replaced.
@@ -294,13 +314,6 @@ fn is_free(paths: &Paths, options: &CreateOptions, witness: Option<&Witness>) ->
         return Err(OpenError::Exists { path: paths.keyring.clone() });
     }
     Ok(())
-}
-
-/// Names the folders of one database's unfinished stores: two databases may lie in one folder.
-fn folder_prefix(paths: &Paths) -> String {
-    let name = paths.database.file_name().unwrap_or_default();
-    let [a, b, c, d, ..] = sha256(&[name.as_encoded_bytes()]);
-    format!("{FOLDER_PREFIX}{a:02x}{b:02x}{c:02x}{d:02x}-")
 }
 
 fn make_folder(paths: &Paths) -> Result<Building, OpenError> {
@@ -407,8 +420,9 @@ fn install(building: &Building, paths: &Paths, options: &OpenOptions) -> Result<
         Err(KeyError::Missing { .. }) => put(&paths.keyring, &keyring, opening::KEYRING_MODE, "keyring")?,
         Err(source) => return Err(failed(source)),
     }
+    reach("create::name", &paths.database)?;
     match durable::take_name(&building.database, &paths.database) {
-        Ok(()) => Ok(()),
+        Ok(()) => reach("create::named", &paths.database),
         Err(KeyError::Exists { path }) => Err(OpenError::Exists { path }),
         Err(source) => Err(OpenError::Document { document: "database", source }),
     }
@@ -433,28 +447,6 @@ fn set_keyring_aside(bytes: &[u8], paths: &Paths, options: &OpenOptions) -> Resu
         path: paths.keyring.clone(),
         source,
     })
-}
-
-/// The folders of unfinished stores that were meant for this database.
-fn left_overs(paths: &Paths) -> Result<Vec<PathBuf>, OpenError> {
-    let failed = |source| OpenError::Io { step: "list", path: paths.folder.clone(), source };
-    let (mut found, prefix) = (Vec::new(), folder_prefix(paths));
-    for entry in std::fs::read_dir(&paths.folder).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        if entry.file_name().as_encoded_bytes().starts_with(prefix.as_bytes()) {
-            found.push(entry.path());
-        }
-    }
-    Ok(found)
-}
-
-/// Removes what dead runs have left. Only the holder of the lock may.
-pub(super) fn remove_left_overs(paths: &Paths) -> Result<(), OpenError> {
-    for folder in left_overs(paths)? {
-        let removed = std::fs::remove_dir_all(&folder);
-        removed.map_err(|source| OpenError::Io { step: "remove", path: folder, source })?;
-    }
-    Ok(())
 }
 
 /// Gives a store its name whose making was stopped after its witness was written.

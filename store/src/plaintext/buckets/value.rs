@@ -1,7 +1,10 @@
 //! One value of a bucket: its key and its JSON, made into the cells of a row.
 
+use std::fmt;
+
 use data_encoding::{BASE64, BASE64_NOPAD, BASE64URL, BASE64URL_NOPAD};
 use rusqlite::types::Value as Cell;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::{Bucket, Form};
@@ -18,9 +21,13 @@ pub(super) struct Decoded {
 /// Reads a value. A reason names fields and never what is in them.
 pub(super) fn decode(bucket: &Bucket, key: &str, value: &[u8]) -> Result<Decoded, String> {
     let parts = parts_of(key, bucket.key.len()).ok_or("its key is not one of this bucket")?;
-    let Ok(Value::Object(fields)) = serde_json::from_slice(value) else {
+    let Ok(Fields { fields, has_twice }) = serde_json::from_slice(value) else {
         return Err("it is not a JSON object".to_owned());
     };
+    if has_twice {
+        // Which of them counts depends on who reads it.
+        return Err("it has a field twice".to_owned());
+    }
     let mut cells = Vec::with_capacity(bucket.fields.len());
     for (name, form) in bucket.fields {
         let part = bucket.key.iter().zip(&parts).find(|(of_key, _)| *of_key == name).map(|(_, part)| *part);
@@ -32,6 +39,36 @@ pub(super) fn decode(bucket: &Bucket, key: &str, value: &[u8]) -> Result<Decoded
     let known = |name: &String| bucket.fields.iter().any(|(known, _)| known == name);
     let unknown = fields.keys().filter(|name| !known(name)).count();
     Ok(Decoded { cells, unknown_fields: u64::try_from(unknown).unwrap_or(u64::MAX) })
+}
+
+/// An object, and whether a name is there more than once.
+struct Fields {
+    fields: Map<String, Value>,
+    has_twice: bool,
+}
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(FieldsVisitor)
+    }
+}
+
+struct FieldsVisitor;
+
+impl<'de> Visitor<'de> for FieldsVisitor {
+    type Value = Fields;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Fields, A::Error> {
+        let mut found = Fields { fields: Map::new(), has_twice: false };
+        while let Some((name, value)) = from.next_entry::<String, Value>()? {
+            found.has_twice |= found.fields.insert(name, value).is_some();
+        }
+        Ok(found)
+    }
 }
 
 /// The parts of a key.
@@ -115,6 +152,54 @@ mod tests {
             (rooms, long.as_str(), r#"{"sealed": "secret!"}"#, "`sealed` is not base64"),
         ] {
             assert_eq!(decode(bucket, key, value.as_bytes()).unwrap_err(), wanted, "{value}");
+        }
+    }
+
+    #[test]
+    fn whatever_a_value_is_it_is_taken_or_refused_and_nothing_breaks() {
+        let key = "ab".repeat(32);
+        let deep = format!(r#"{{"handle": "h", "new": {}1{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+        let wide = format!(r#"{{"handle": "{}"}}"#, "h".repeat(1 << 20));
+        let not_an_object = "it is not a JSON object";
+        for (value, wanted) in [
+            (&b""[..], not_an_object),
+            (b" ", not_an_object),
+            (b"null", not_an_object),
+            (b"\"secret\"", not_an_object),
+            (b"{} {}", not_an_object),
+            (b"\xef\xbb\xbf{}", not_an_object),
+            (b"{\"handle\": \"\xff\"}", not_an_object),
+            (b"{\"\xff\": 1}", not_an_object),
+            (b"{\"handle\": \"\\ud800\"}", not_an_object),
+            (br#"{"handle": "secret", "handle": "secret"}"#, "it has a field twice"),
+            (br#"{"role": "member", "r\u006fle": "admin"}"#, "it has a field twice"),
+            (br#"{"unknown": 1, "unknown": 1}"#, "it has a field twice"),
+            (br#"{"handle": 1e999}"#, not_an_object),
+            (br#"{"handle": 7}"#, "`handle` holds a number, wanted text"),
+            (deep.as_bytes(), not_an_object),
+        ] {
+            assert_eq!(decode(&BUCKETS[0], &key, value).unwrap_err(), wanted, "{:?}", value.get(..40));
+        }
+        for number in ["1e3", "9223372036854775808", "-0.0", "18446744073709551616", "true", "\"1\"", "[1]"] {
+            let value = format!(r#"{{"key_epoch": {number}}}"#);
+            let refused = decode(&BUCKETS[1], "r", value.as_bytes()).unwrap_err();
+            assert!(refused.starts_with("`key_epoch` holds "), "{number}: {refused}");
+        }
+        // Whether these are records is asked of each later.
+        for value in [r#"{"handle": ""}"#, r#"{"handle": "\u0000"}"#, wide.as_str(), r#"{"handle": null}"#] {
+            decode(&BUCKETS[0], &key, value.as_bytes()).unwrap();
+        }
+        let unknown = br#"{"new": {"handle": 1, "handle": 2}, "big": 123456789012345678901234567890}"#;
+        assert_eq!(decode(&BUCKETS[0], &key, unknown).unwrap().unknown_fields, 2);
+        for key in ["", ".", "a.b", "..", "a."] {
+            assert_eq!(decode(&BUCKETS[0], key, b"{}").unwrap_err(), "its key is not one of this bucket");
+        }
+        for key in ["r.+1.e", "r.1e0.e", "r.-0.e", "r.9223372036854775808.e", "r. 1.e"] {
+            assert_eq!(
+                decode(&BUCKETS[3], key, b"{}").unwrap_err(),
+                "its key is not one of this bucket",
+                "{key}"
+            );
         }
     }
 
