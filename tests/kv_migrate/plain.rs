@@ -247,7 +247,7 @@ fn what_was_removed_since_the_copy_is_told_from_what_was_never_copied() {
     let refused = || assert!(remove().exits(9).said().contains("UB-M034"));
     std::fs::remove_file(&proof).unwrap();
     refused();
-    let signature = text.rfind('"').map(|end| end - 1).unwrap();
+    let signature = text.find("\"signature\":\"").unwrap() + 20;
     let mut forged = text.clone().into_bytes();
     forged[signature] = if forged[signature] == b'0' { b'1' } else { b'0' };
     std::fs::write(&proof, forged).unwrap();

