@@ -227,6 +227,54 @@ fn a_daemon_that_is_killed_while_it_wraps_the_keyring_is_started_again_and_goes_
 }
 
 #[test]
+fn a_stolen_key_of_a_database_is_given_up_with_the_epochs_that_it_could_open() {
+    let host = Host::with_sample(20, 2);
+    let mut gone = Vec::new();
+    for (number, is_served) in [(1, false), (2, true)] {
+        let daemon = is_served.then(|| host.serve());
+        let before = fingerprints(&host.key_file());
+        let compromised = || rotate(&host, &["--yes", "--compromised"]);
+        for stop in ["compromise::changed", "compromise::marked", "compromise::rotated"] {
+            let killed = compromised().env("FAILPOINTS", format!("{stop}=return(kill)")).run();
+            assert_eq!(killed.code, -1, "{stop}: {}", killed.said());
+        }
+        let said = compromised().run().ok().json();
+        let after = fingerprints(&host.key_file());
+        assert!(after.len() == 1 && after != before, "{after:?}");
+        let exposure = &said["exposure"];
+        assert_eq!(exposure["keys"][0]["key"], before[0].as_str(), "{said}");
+        assert_eq!(exposure["readable"]["handles_roles_and_signing_keys_of_users"], 20, "{said}");
+        // Once each, and the new epoch is nobody's but ours.
+        gone.push(number);
+        let status = host.status();
+        let found: Vec<_> = status["epochs"].as_array().unwrap().iter().collect();
+        assert_eq!(found.len(), gone.len() + 1, "{status}");
+        for (epoch, number) in found.iter().zip(1_u64..) {
+            let is_gone = gone.contains(&number);
+            let state = if is_gone { "destroyed" } else { "primary" };
+            assert_eq!((&epoch["state"], &epoch["exposed"]), (&state.into(), &is_gone.into()), "{status}");
+        }
+        if let Some(daemon) = daemon {
+            assert_eq!(daemon.posture()["at_rest_detail"]["exposed_epochs"], serde_json::json!(gone));
+            // What the daemon was asked for afterwards it did with the key that was loaded meanwhile.
+            let receipt = exposure_receipt(&said);
+            let pin = fs::read(host.path("keys/nodeset")).unwrap();
+            let nodeset = unibus_keyfile::nodeset::Nodeset::decode_unpinned(&pin).unwrap();
+            let receipt = receipt.map(|path| fs::read(path).unwrap());
+            if let Some(receipt) = receipt {
+                let receipt = unibus_keyfile::receipt::Receipt::decode(&receipt).unwrap();
+                receipt.verify(Some(nodeset.cluster())).unwrap();
+            }
+        }
+    }
+}
+
+/// Where the receipt of the rotation lies that belongs to it; none if an earlier run made it.
+fn exposure_receipt(said: &Value) -> Option<PathBuf> {
+    said.pointer("/epoch/receipt/file").and_then(Value::as_str).map(PathBuf::from)
+}
+
+#[test]
 fn two_runs_at_once_are_one_too_many() {
     let host = Host::with_sample(20, 2);
     let _daemon = host.serve();

@@ -32,6 +32,8 @@ pub const DRILL: &str = "/drill";
 pub const KEYS: &str = "/keys";
 /// Path that has the key file read again.
 pub const RELOAD_KEYS: &str = "/keys/reload";
+/// Path that marks epochs as exposed: `{"epochs": [1, 2]}`.
+pub const EXPOSE_EPOCHS: &str = "/keys/expose";
 /// Path that says which nodes hold the log.
 pub const REPLICATION: &str = "/replication";
 /// Path that rotates the data key of a database, and says how that stands; `unibus-migrate rotate epoch` calls it.

@@ -11,14 +11,17 @@ use std::{
 use unibus_keyfile::{
     error::{ErrorClass, KeyError},
     file,
-    id::Fingerprint,
+    id::{Epoch, Fingerprint},
     node_key::NodeKeyFile,
     provider::KeySource,
 };
 use unibus_store::{
     keys::{KeysReport, Refusal, ReplaceError},
     sealed_log::SealedLog,
-    sqlcipher::{Followed, SqlcipherStore, rotation::Watcher},
+    sqlcipher::{
+        Followed, SqlcipherStore,
+        rotation::{Unwatched, Watcher},
+    },
 };
 
 use crate::posture::PostureKeeper;
@@ -202,6 +205,25 @@ impl NodeKeys {
         }
         .map_err(ReloadError::Store)?;
         self.in_use.replace(found);
+        Ok(self.report())
+    }
+
+    /// Marks epochs as exposed, for good. Blocks.
+    ///
+    /// # Errors
+    /// Why not, in words; nothing was changed then.
+    pub fn expose(&self, epochs: &[u32]) -> Result<KeysReport, String> {
+        let _alone = self.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
+        let numbers: Option<Vec<Epoch>> = epochs.iter().map(|number| Epoch::from_stored(*number)).collect();
+        let numbers = numbers.ok_or("an epoch has no proper number")?;
+        match &self.served {
+            Served::Database(store) => {
+                let watcher: Arc<dyn Watcher> = Arc::new(Unwatched);
+                store.expose(&numbers, &watcher).map_err(|error| in_full(&error))?;
+            }
+            Served::Log(log) => log.expose(&numbers).map_err(|error| in_full(&error))?,
+        }
+        tracing::warn!(?epochs, "epochs are marked as exposed: somebody who should not could open them");
         Ok(self.report())
     }
 

@@ -90,8 +90,12 @@ pub fn pass(daemon: &Daemon, command: &'static str, output: Output) -> Result<St
     }
 }
 
-/// A daemon that does not answer.
+/// A daemon that does not answer, or says of its own store that it is not proven.
 fn missing(status: &Status) -> Option<String> {
+    let unwell = status.nodes.iter().find_map(|node| Some((&node.node, node.trouble.as_ref()?)));
+    if let Some((node, why)) = unwell {
+        return Some(format!("the store of `{node}` is not proven: {why}"));
+    }
     let names: Vec<_> = status.nodes.iter().map(|node| node.node.as_str()).collect();
     (names.len() != status.wanted)
         .then(|| format!("{} of {} daemons answer ({})", names.len(), status.wanted, names.join(", ")))
@@ -103,5 +107,35 @@ fn unproven(daemon: &Daemon) -> Option<String> {
         Ok(Answer::Done(_)) => None,
         Ok(Answer::Problem(status, _)) => Some(format!("this node's store is not proven (health {status})")),
         Err(error) => Some(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use unibus_nats::eviction::NodeSaid;
+    use unibus_nats::system::View;
+
+    use super::*;
+
+    #[test]
+    fn a_node_that_says_of_its_own_store_that_it_is_not_proven_is_a_doubt() {
+        let said = |node: &str, trouble: Option<&str>| NodeSaid {
+            node: node.to_owned(),
+            server: node.to_owned(),
+            wiped: None,
+            trouble: trouble.map(str::to_owned),
+        };
+        let status = |second: Option<&str>| Status {
+            node: "host1".to_owned(),
+            server: "host1".to_owned(),
+            wanted: 2,
+            cipher: None,
+            nodes: vec![said("host1", None), said("host2", second)],
+            progress: None,
+            view: View::default(),
+        };
+        assert_eq!(missing(&status(None)), None);
+        let doubt = missing(&status(Some("lost contact"))).unwrap();
+        assert!(doubt.contains("host2") && doubt.contains("lost contact"), "{doubt}");
     }
 }

@@ -12,7 +12,7 @@ use unibus_keyfile::nodeset::Nodeset;
 use unibus_keyfile::operator_key::{ExtraRecoveryKey, OperatorKey};
 
 pub use self::replace::ReplaceError;
-pub use self::report::{KeysReport, Refusal};
+pub use self::report::{EpochSaid, KeysReport, Refusal};
 
 /// With which key a store is opened.
 #[derive(Debug, Clone)]

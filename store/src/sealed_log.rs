@@ -95,6 +95,8 @@ pub struct Replication {
     pub wanted: usize,
     /// Replicas that are up and current, the leader included.
     pub current: usize,
+    /// Servers whose replicas are not.
+    pub behind: Vec<String>,
 }
 
 /// An open log.
@@ -413,6 +415,7 @@ impl SealedLog {
             leader: info.leader.clone(),
             wanted: info.wanted_replicas().unwrap_or(0),
             current: info.current_replicas(),
+            behind: info.behind(),
         })
     }
 

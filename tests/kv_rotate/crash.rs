@@ -32,7 +32,7 @@ enum Victim {
 }
 
 /// Runs the tool until it comes to a step. False if it came to its end first.
-fn run_until(world: &World, index: usize, step: &str, words: &[&str]) -> bool {
+pub(super) fn run_until(world: &World, index: usize, step: &str, words: &[&str]) -> bool {
     let said = world.hosts.shared(&format!("said-{}", step.replace(' ', "-")));
     let out = File::create(&said).unwrap();
     let mut tool = rotate(world, index, words).spawn(out.try_clone().unwrap(), out);

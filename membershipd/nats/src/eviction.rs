@@ -108,6 +108,9 @@ pub struct NodeSaid {
     pub server: String,
     /// Its last wipe.
     pub wiped: Option<LastWipe>,
+    /// Why its store is not proven at this moment; none if it is.
+    #[serde(default)]
+    pub trouble: Option<String>,
 }
 
 /// A node and what it sees of the servers: the answer of [`SERVERS_PATH`].

@@ -111,6 +111,7 @@ pub(crate) fn admin(app: Arc<App>) -> Router {
         .route(crate::admin::DRILL, post(health::drilled))
         .route(crate::admin::KEYS, get(node_keys::show))
         .route(crate::admin::RELOAD_KEYS, post(node_keys::reload))
+        .route(crate::admin::EXPOSE_EPOCHS, post(node_keys::expose))
         .route(unibus_nats::eviction::SERVERS_PATH, get(servers::show))
         .route(unibus_nats::eviction::EVICT_PATH, get(servers::progress).post(servers::evict));
     finish(open.merge(users), app)

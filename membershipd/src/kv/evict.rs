@@ -25,6 +25,8 @@ use unibus_nats::{
     system::{System, View},
 };
 
+use unibus_store::{sealed_log::SealedLog, store::Store as _};
+
 use crate::error::DaemonError;
 
 /// Time from one look at the servers to the next.
@@ -102,14 +104,17 @@ impl Evictor {
         server: Server,
         identity: &InternalIdentity,
         (wanted, (key, cipher)): (usize, (KeyOf, Option<&'static str>)),
+        log: &Arc<SealedLog>,
     ) -> Result<Self, DaemonError> {
         let system = System::connect(&server.address, identity.expose_seed()).await?;
         let own = (node.to_owned(), server.name.clone(), Arc::clone(&server.supervisor));
+        let log = Arc::clone(log);
         let know = move || {
             let (node, server, supervisor) = own.clone();
             let wiped = supervisor.folder().and_then(|folder| folder.wiped());
             let wiped = wiped.map(|Wiped { operation, at, proven, .. }| LastWipe { operation, at, proven });
-            NodeSaid { node, server, wiped }
+            let trouble = log.position().err().map(|error| error.to_string());
+            NodeSaid { node, server, wiped, trouble }
         };
         let consent = Consent::start(&server.name, system.clone(), know).await?;
         let progress = Mutex::new(None);

@@ -73,15 +73,17 @@ pub async fn open(
     let opened = open_log(log, server.as_ref(), stop).await;
     let end = match opened {
         Some(Ok(log)) => {
+            let log = Arc::new(log);
             let evictor = match (&server, plan.system, place) {
                 (Some(server), Some(system), Some((name, address))) => {
                     let server = evict::Server { name, address, supervisor: Arc::clone(server) };
                     let key = (plan.next_key, plan.cipher);
-                    Some(Evictor::start(waiting.node(), server, &system, (plan.replicas, key)).await?)
+                    let wanted = (plan.replicas, key);
+                    Some(Evictor::start(waiting.node(), server, &system, wanted, &log).await?)
                 }
                 _ => None,
             };
-            let node = Node { log: Arc::new(log), server, cipher: plan.cipher, evictor };
+            let node = Node { log, server, cipher: plan.cipher, evictor };
             return Ok(Opened::Node(Arc::new(node)));
         }
         Some(Err(error)) => Err(first_start.explain(error)),

@@ -3,12 +3,13 @@
 //! What is to be done next is a function of the key file, of the nodeset, of the keyring and of the acknowledgements, as
 //! the daemon of the node says them: so the command is run again after whatever stopped it.
 
-mod approve;
+pub(crate) mod approve;
+mod compromise;
 mod own;
 mod stand;
 mod walk;
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -16,13 +17,13 @@ use unibus_keyfile::durable::LockFile;
 
 use self::own::Change;
 use self::stand::{Place, Stand};
-use crate::cli::{EpochArgs, NodeArgs, Part};
+use crate::cli::{NodeArgs, Part};
 use crate::clock;
 use crate::daemon::{Answer as Said, Daemon};
 use crate::error::MigrateError;
 use crate::output::{Answer, Output, row};
 use crate::plan::{Decision, Plan};
-use crate::rotate::{RotateError, epoch};
+use crate::rotate::RotateError;
 
 pub(crate) const COMMAND: &str = "rotate node";
 /// Lock in the state folder: one run at a time.
@@ -44,31 +45,34 @@ pub fn run(args: &NodeArgs, output: Output) -> Result<Answer, MigrateError> {
     let path = place.state_dir.join(LOCK);
     let _alone = LockFile::try_exclusive(&path)?.ok_or(RotateError::Busy { command: COMMAND, path })?;
     let stand = Stand::look(&place)?;
-    let is_other = args.node.as_ref().is_some_and(|node| node != stand.own.name());
-    let changed = if args.all || is_other {
-        walk::run(args, &place, &stand, output)?
-    } else {
-        match alone(args, &place, &stand, output)? {
-            Settled::Stop(answer) => return Ok(answer),
-            Settled::Done(value, lines) => Walked::Done(vec![value], lines),
-        }
-    };
-    let (nodes, mut lines) = match changed {
+    if args.compromised && args.part.is_none() {
+        return compromise::run(args, &place, &stand, output);
+    }
+    let changed = change(args, &place, &stand, None, output)?;
+    let (nodes, lines) = match changed {
         Walked::Stop(answer) => return Ok(answer),
         Walked::Done(nodes, lines) => (nodes, lines),
     };
-    let mut object = json!({ "command": COMMAND, "store": args.store.to_string(), "nodes": nodes });
-    if args.compromised && args.part.is_none() {
-        output.note(
-            "the old key could open the keyring: wrapping it for a new one is not enough, the data key follows",
-        );
-        let epoch = epoch::run(&epoch_args(args), output)?;
-        lines.extend(epoch.lines);
-        if let Some(object) = object.as_object_mut() {
-            object.insert("epoch".to_owned(), epoch.object);
-        }
-    }
+    let object = json!({ "command": COMMAND, "store": args.store.to_string(), "nodes": nodes });
     Ok(Answer::done(object, lines))
+}
+
+/// Changes the keys that are to be changed; `began_with` are those that an earlier run found.
+fn change(
+    args: &NodeArgs,
+    place: &Place,
+    stand: &Stand,
+    began_with: Option<&BTreeMap<String, String>>,
+    output: Output,
+) -> Result<Walked, MigrateError> {
+    let is_other = args.node.as_ref().is_some_and(|node| node != stand.own.name());
+    if args.all || is_other {
+        return walk::run(args, place, stand, began_with, output);
+    }
+    Ok(match alone(args, place, stand, output)? {
+        Settled::Stop(answer) => Walked::Stop(answer),
+        Settled::Done(value, lines) => Walked::Done(vec![value], lines),
+    })
 }
 
 /// What came of a walk.
@@ -110,7 +114,10 @@ fn plan(args: &NodeArgs, stand: &Stand, nodes: &[String], step: String) -> Plan 
         .fact("nodeset", format!("version {}: {}", stand.report.nodeset_version, listed.join(", ")))
         .fact("keyring", format!("version {}", stand.report.keyring_version))
         .fact("keys", stand.report.keys.join(", "))
-        .fact("data_key", if args.compromised { "is rotated afterwards" } else { "stays" })
+        .fact(
+            "data_key",
+            if args.compromised { "marked as exposed, and rotated afterwards" } else { "stays" },
+        )
         .replacing(format!("the key of {}", nodes.join(", ")))
 }
 
@@ -153,23 +160,6 @@ fn pause() {
 
 fn refused(why: impl Into<String>, hint: impl Into<String>) -> RotateError {
     RotateError::Refused { command: COMMAND, why: why.into(), hint: hint.into() }
-}
-
-fn epoch_args(args: &NodeArgs) -> EpochArgs {
-    let mut consent = args.consent.clone();
-    // What was agreed to was this change, and that one with it.
-    (consent.plan, consent.yes) = (None, true);
-    EpochArgs {
-        store: args.store.clone(),
-        retain: false,
-        no_drill: true,
-        fence: Vec::new(),
-        operator: None,
-        receipt: None::<PathBuf>,
-        consent,
-        keys: args.keys.clone(),
-        output: args.output.clone(),
-    }
 }
 
 /// The daemon's address, for the modules below.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use unibus_keyfile::keyring::Keyring;
+use unibus_keyfile::keyring::{EpochEntry, Keyring};
 use unibus_keyfile::node_key::NodeKeyFile;
 use unibus_keyfile::nodeset::Nodeset;
 
@@ -31,6 +31,34 @@ pub struct KeysReport {
     pub acknowledged: BTreeMap<String, u64>,
     /// Fingerprint of the key that nats-server's own encryption depends on; null if it depends on none of them.
     pub server_key_of: Option<String>,
+    /// The epochs of the keyring, as `status` shows them.
+    #[serde(default)]
+    pub epochs: Vec<EpochSaid>,
+}
+
+/// An epoch of the keyring.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::exhaustive_structs, reason = "an answer: read by the tool")]
+pub struct EpochSaid {
+    /// Its number.
+    pub number: u32,
+    /// Its state.
+    pub state: String,
+    /// When it was made, in seconds.
+    pub created: u64,
+    /// Whether somebody who should not could open it.
+    pub exposed: bool,
+}
+
+impl EpochSaid {
+    fn of(epoch: &EpochEntry) -> Self {
+        Self {
+            number: epoch.number.get(),
+            state: epoch.state.name().to_owned(),
+            created: epoch.created.seconds(),
+            exposed: epoch.exposed,
+        }
+    }
 }
 
 impl KeysReport {
@@ -54,6 +82,7 @@ impl KeysReport {
             keyring_nodeset_version: keyring.nodeset_version(),
             acknowledged,
             server_key_of,
+            epochs: keyring.epochs().iter().map(EpochSaid::of).collect(),
         }
     }
 }

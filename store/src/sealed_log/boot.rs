@@ -111,7 +111,9 @@ impl<'a> Patience<'a> {
     /// Waits for what may pass, and refuses for what does not.
     pub(super) async fn after(&mut self, error: WireError) -> Result<(), LogError> {
         match error {
-            WireError::Unreachable { why } | WireError::NoQuorum { why } => self.wait(&why).await,
+            WireError::Unreachable { why }
+            | WireError::NoQuorum { why }
+            | WireError::TooFewServers { why } => self.wait(&why).await,
             WireError::NotAdmitted { why } => Err(LogError::NotAdmitted { why }),
             WireError::NoJetStream { why } => Err(LogError::NoJetStream { why }),
             WireError::NotTrusted { why } => Err(LogError::ServerNotTrusted { why }),
@@ -250,8 +252,7 @@ async fn stream(
                 {
                     patience.after(WireError::Settings(error)).await?;
                 }
-                if serves && replicas != options.replicas {
-                    raise(options, wire, &info, patience).await?;
+                if serves && replicas != options.replicas && raise(options, wire, &info, patience).await? {
                     continue;
                 }
                 if info.leader.is_none() && replicas > 1 {
@@ -293,16 +294,20 @@ fn missing(witness: Option<&Witness>) -> LogError {
     }
 }
 
-/// Raises the replicas in place; fewer than there are is refused by name, and changes nothing.
+/// Raises the replicas in place; fewer than there are is refused by name, and changes nothing. False while servers are
+/// missing for it and a majority of the wanted copies is there: whether that may be so is said in the log.
 async fn raise(
     options: &LogOptions,
     wire: &Wire,
     info: &StreamInfo,
     patience: &mut Patience<'_>,
-) -> Result<(), LogError> {
+) -> Result<bool, LogError> {
+    let has_most =
+        info.wanted_replicas().is_some_and(|now| now > 1 && now.saturating_mul(2) > options.replicas);
     match wire.raise_replicas(info, options.replicas).await {
-        Ok(()) => Ok(()),
-        Err(error) => patience.after(error).await,
+        Ok(()) => Ok(true),
+        Err(WireError::TooFewServers { .. }) if has_most => Ok(false),
+        Err(error) => patience.after(error).await.map(|()| true),
     }
 }
 

@@ -2,7 +2,7 @@
 //! here (SPEC store, section 8.6).
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use unibus_keyfile::id::Sequence;
 
@@ -12,6 +12,8 @@ use super::wire::{Wire, WireError};
 
 /// Time between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Time between two attempts to have as many copies as there should be.
+const RAISE_EVERY: Duration = Duration::from_secs(3);
 /// Looks that must find the same for a doubt to become a verdict. A server that has just lost its majority can
 /// tell of an older stream for some seconds.
 const CONFIRMED: u32 = 3;
@@ -78,6 +80,7 @@ impl Finding {
 /// Looks for as long as the log is open and nothing is proven against it.
 pub(super) async fn watch(shared: Arc<Shared>, wire: Wire, replicas: usize, last: LastLook) {
     let (mut found_before, mut times): (Option<Finding>, u32) = (None, 0);
+    let mut raised = Instant::now();
     while shared.verdict().is_none() {
         tokio::time::sleep(LOOK_EVERY).await;
         let seen = shared.sequence();
@@ -92,6 +95,12 @@ pub(super) async fn watch(shared: Arc<Shared>, wire: Wire, replicas: usize, last
                 let takes_nothing = replicas == 1 && !shared.is_fresh();
                 shared.note_silence(takes_nothing.then_some(TAKES_NOTHING));
                 let finding = examine(&shared, &info, replicas, seen);
+                let is_short = info.wanted_replicas().is_some_and(|copies| copies < replicas);
+                if finding.is_none() && is_short && raised.elapsed() >= RAISE_EVERY {
+                    raised = Instant::now();
+                    // Refused while the server is away that is to have the copy; asked again then.
+                    drop(wire.raise_replicas(&info, replicas).await);
+                }
                 *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(info);
                 finding
             }
@@ -138,7 +147,9 @@ fn is_alike(before: Option<&Finding>, now: &Finding) -> bool {
 
 /// Holds a look against the view. `seen` is where the view stood before the server was asked.
 fn examine(shared: &Shared, info: &StreamInfo, replicas: usize, seen: u64) -> Option<Finding> {
-    if let Err(error) = info.check(replicas) {
+    let fewer = shared.state().fewer_copies().filter(|fewer| *fewer < replicas);
+    let is_fewer = fewer.is_some() && info.wanted_replicas() == fewer;
+    if let Err(error) = info.check(fewer.filter(|_| is_fewer).unwrap_or(replicas)) {
         let (setting, found, wanted) = (error.setting, error.found, error.wanted);
         return Some(Finding::Settings { setting, found, wanted });
     }

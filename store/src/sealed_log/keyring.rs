@@ -1,11 +1,12 @@
 //! Puts the next version of the keyring into the log.
 
-use unibus_keyfile::id::{DocumentHash, Sequence, UnixTime};
+use unibus_keyfile::id::{DocumentHash, Epoch, Sequence, UnixTime};
 use unibus_keyfile::keyring::{CarriedOver, Keyring};
 use unibus_keyfile::node_key::NodeKeyFile;
 
 use super::documents::Documents;
 use super::entry::{DocumentName, Sealed};
+use super::rotation::PLAN;
 use super::view::State;
 use super::writer::{WRITE_DEADLINE, Work};
 use super::{LogError, SealedLog, boot};
@@ -37,6 +38,29 @@ impl SealedLog {
                 Ok(next.0)
             },
             is_empty,
+        )
+    }
+
+    /// Marks epochs as exposed: somebody who should not could open them. The mark stays for good. Blocks.
+    ///
+    /// # Errors
+    /// [`LogError::Misuse`] while a rotation is under way, whose receipt names each keyring; what keeps the log from
+    /// writing.
+    pub fn expose(&self, epochs: &[Epoch]) -> Result<(), LogError> {
+        let keyring = self.keyring();
+        let is_marked = |number: &Epoch| keyring.epochs().iter().any(|e| e.number == *number && e.exposed);
+        if epochs.iter().all(is_marked) {
+            return Ok(());
+        }
+        if self.shared.state().evidence().contains_key(PLAN) {
+            return Err(LogError::Misuse("a rotation is under way: let it end first"));
+        }
+        self.publish_keyring(
+            |documents, own, _| documents.keyring.expose(&documents.nodeset, own, &documents.secrets, epochs),
+            |state| match state.evidence().contains_key(PLAN) {
+                true => Err(StoreError::Unavailable { why: "a rotation was begun meanwhile" }),
+                false => Ok(()),
+            },
         )
     }
 

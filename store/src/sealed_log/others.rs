@@ -262,7 +262,10 @@ async fn patiently<T, F: Future<Output = Result<T, WireError>>>(
             Ok(done) => return Ok(done),
             Err(error) => error,
         };
-        let may_pass = matches!(error, WireError::Unreachable { .. } | WireError::NoQuorum { .. });
+        let may_pass = matches!(
+            error,
+            WireError::Unreachable { .. } | WireError::NoQuorum { .. } | WireError::TooFewServers { .. }
+        );
         if !may_pass || begun.elapsed() >= PATIENCE {
             return Err(match error {
                 WireError::NotAdmitted { why } => LogError::NotAdmitted { why },

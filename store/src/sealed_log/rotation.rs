@@ -42,6 +42,8 @@ pub enum RotationEvent<'a> {
 
 /// Label of what a rotation is about; the others belong to it, but the receipt.
 pub(super) const PLAN: &str = "plan";
+/// Label of how many copies a stream may have that was made while servers were missing.
+pub(super) const COPIES: &str = "copies";
 /// Label of the receipt of the last rotation.
 const RECEIPT: &str = "receipt";
 /// Time that the log has to be in its next stream.
@@ -121,7 +123,7 @@ impl SealedLog {
     #[must_use]
     pub fn evidence(&self) -> Evidence {
         let mut all = self.shared.state().evidence().clone();
-        all.retain(|label, _| label != PLAN && label != RECEIPT);
+        all.retain(|label, _| ![PLAN, RECEIPT, COPIES].contains(&label.as_str()));
         all
     }
 
@@ -140,6 +142,10 @@ impl SealedLog {
         // What one that was cut short at its very end has left.
         for label in self.evidence().into_keys() {
             self.keep(&label, None)?;
+        }
+        let copies = self.shared.state().fewer_copies();
+        if copies.is_some_and(|copies| self.replication_now().is_ok_and(|found| found.wanted > copies)) {
+            self.keep(COPIES, None)?;
         }
         let from = self.keyring().primary().number;
         let bytes = [from.get().to_be_bytes().as_slice(), plan].concat();
@@ -195,7 +201,10 @@ impl SealedLog {
             let keyring = &documents.keyring;
             wanted.push((format!("keyring/{}", keyring.version()), keyring.as_bytes().to_vec()));
             if keyring.epochs().iter().any(|epoch| epoch.state == EpochState::Staged) {
-                let words = documents.acknowledgements.iter();
+                // One that was fenced has said so of an earlier keyring, if at all.
+                let is_listed =
+                    |node: &NodeName| documents.nodeset.nodes().iter().any(|one| one.name == *node);
+                let words = documents.acknowledgements.iter().filter(|(node, _)| is_listed(node));
                 wanted.extend(words.map(|(node, word)| (format!("ack/{node}"), word.as_bytes().to_vec())));
             }
             let censuses = documents.censuses.iter();
@@ -279,6 +288,13 @@ impl SealedLog {
 
     fn reseal(&self, rate: Option<u64>, told: &mut Told<'_>) -> Result<(), LogError> {
         let next = self.wire.generation().next().ok_or(LogError::Misuse("no stream is left"))?;
+        if let Some(copies) =
+            self.blocking(succession::fewer_copies(&self.shared, &self.wire, &self.options))??
+        {
+            // Said before it is so: nobody takes fewer copies for what somebody else has done.
+            self.keep(COPIES, Some(vec![copies]))?;
+            self.blocking(succession::make_with(&self.wire, copies, &self.options))??;
+        }
         let filler = self.blocking(async {
             let filler = succession::begin(&self.shared, &self.wire, &self.options).await?;
             filler

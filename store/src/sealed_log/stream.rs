@@ -338,6 +338,12 @@ struct ReplicaReply {
     lag: u64,
 }
 
+impl Replica {
+    fn follows(&self) -> bool {
+        self.current && !self.offline && self.active <= HEARD_OF
+    }
+}
+
 impl StreamInfo {
     /// Reads a server's reply.
     pub(super) fn parse(bucket: Bucket, reply: Value) -> Result<Self, serde_json::Error> {
@@ -402,7 +408,16 @@ impl StreamInfo {
     /// The replicas that have everything, as far as the leader knows: itself, and the followers that are up to date
     /// and were heard of just now.
     pub(super) fn current_replicas(&self) -> usize {
-        let follows = |replica: &&Replica| replica.current && !replica.offline && replica.active <= HEARD_OF;
-        usize::from(self.leader.is_some()).saturating_add(self.replicas.iter().filter(follows).count())
+        let follows = self.replicas.iter().filter(|replica| replica.follows());
+        usize::from(self.leader.is_some()).saturating_add(follows.count())
+    }
+
+    /// The servers whose replicas are not.
+    pub(super) fn behind(&self) -> Vec<String> {
+        self.replicas
+            .iter()
+            .filter(|replica| !replica.follows())
+            .map(|replica| replica.name.clone())
+            .collect()
     }
 }

@@ -223,6 +223,43 @@ fn gone(generation: Generation, what: &str) -> LogError {
     }
 }
 
+/// How many copies the next stream can have, if it is not there and the servers that are up are too few for as many as
+/// this one has. Only for nodes that the operator has taken out of the nodeset, and never without a majority.
+///
+/// # Errors
+/// [`LogError`].
+pub(super) async fn fewer_copies(
+    shared: &Shared,
+    wire: &Wire,
+    options: &LogOptions,
+) -> Result<Option<u8>, LogError> {
+    let mut patience = Patience::new(options, Instant::now());
+    let nodes = shared.documents().nodeset.nodes().len();
+    let next = wire.generation().next().ok_or(LogError::Misuse("no stream is left"))?;
+    let info = patience.ask(|| wire.info()).await?.ok_or(LogError::NothingThere { stream: STREAM })?;
+    let copies = info.wanted_replicas().unwrap_or(1);
+    let may_be_fewer = nodes > 1 && nodes < copies && nodes.saturating_mul(2) > copies;
+    let there = wire.at(next);
+    if !may_be_fewer || patience.ask(|| there.info()).await?.is_some() {
+        return Ok(None);
+    }
+    match there.create(copies).await {
+        Err(WireError::TooFewServers { .. }) => Ok(u8::try_from(nodes).ok()),
+        // Anything else is met again where the stream is filled.
+        _ => Ok(None),
+    }
+}
+
+/// Makes the next stream with so many copies.
+///
+/// # Errors
+/// [`LogError`].
+pub(super) async fn make_with(wire: &Wire, copies: u8, options: &LogOptions) -> Result<(), LogError> {
+    let next = wire.generation().next().ok_or(LogError::Misuse("no stream is left"))?;
+    let there = wire.at(next);
+    Patience::new(options, Instant::now()).ask(|| there.create(usize::from(copies))).await.map(drop)
+}
+
 /// Begins the next stream of a log, or goes on with one that was begun.
 ///
 /// # Errors

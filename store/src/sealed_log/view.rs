@@ -25,6 +25,7 @@ use self::pending::{Name, Pending};
 use self::tables::Tables;
 use super::entry::{Content, DocumentName, Heartbeat, Opened};
 use super::export::Undo;
+use super::rotation::COPIES;
 use super::stream::Generation;
 use crate::record::{Endpoint, Kind, Record, RecordBytes, RecordId, RoomId, Timestamp};
 use crate::store::Census;
@@ -333,6 +334,11 @@ impl State {
     /// What is kept for the receipt of a rotation.
     pub(super) const fn evidence(&self) -> &BTreeMap<String, Vec<u8>> {
         &self.controls.evidence
+    }
+
+    /// The copies that the stream may have although more are wanted: servers were missing when it was made.
+    pub(super) fn fewer_copies(&self) -> Option<usize> {
+        self.controls.evidence.get(COPIES).and_then(|bytes| bytes.first()).map(|copies| usize::from(*copies))
     }
 
     /// The digest that the last import mark carries.

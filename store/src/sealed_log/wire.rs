@@ -63,6 +63,12 @@ pub(super) enum WireError {
         /// What the server says, if anything.
         why: String,
     },
+    /// Fewer servers are up than a stream is to have copies.
+    #[error("too few servers are up: {why}")]
+    TooFewServers {
+        /// What the server says.
+        why: String,
+    },
     /// There is no such stream.
     #[error("there is no such stream")]
     NoStream,

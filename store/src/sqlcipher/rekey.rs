@@ -4,7 +4,10 @@ use std::sync::{Arc, PoisonError};
 
 use unibus_keyfile::durable::Sync as DiskSync;
 use unibus_keyfile::error::DocumentError;
+use unibus_keyfile::id::Epoch;
+use unibus_keyfile::keyring::Keyring;
 use unibus_keyfile::node_key::NodeKeyFile;
+use unibus_keyfile::nodeset::Nodeset;
 use unibus_keyfile::witness::WitnessSealer;
 
 use super::SqlcipherStore;
@@ -80,7 +83,6 @@ impl SqlcipherStore {
         }
         let _alone = self.one_at_a_time()?;
         let (current, keys) = (self.current(), self.keys());
-        let writer = self.writer().map_err(|_| RotationError::ReadOnly)?;
         let own = keys.node().ok_or(RotationError::ReadOnly)?;
         let found = keys.decode_nodeset(bytes).map_err(RotationError::Document)?;
         let version = found.version();
@@ -93,30 +95,59 @@ impl SqlcipherStore {
         }
         let next = current.keyring.rewrap(&found, own, &current.secrets);
         let next = next.map_err(RotationError::Document)?;
+        let keyring = next.version();
+        failpoint::reach("node::rewrap").map_err(|source| self.io("wrap the keyring of", source))?;
+        self.put_next(&current, (found, next), watcher)?;
+        Ok(Followed::Wrapped { nodeset: version, keyring })
+    }
+
+    /// Marks epochs as exposed: somebody who should not could open them. The mark stays for good. Blocks.
+    ///
+    /// # Errors
+    /// [`RotationError::Busy`], also while a rotation is under way, whose receipt names each keyring;
+    /// [`RotationError::Document`] for an epoch that there is not. Nothing was changed then.
+    pub fn expose(&self, epochs: &[Epoch], watcher: &Arc<dyn Watcher>) -> Result<(), RotationError> {
+        let _alone = self.one_at_a_time()?;
+        let (current, keys) = (self.current(), self.keys());
+        let known = current.keyring.epochs();
+        if epochs.iter().all(|number| known.iter().any(|e| e.number == *number && e.exposed)) {
+            return Ok(());
+        }
+        if self.rotation().is_some() {
+            return Err(RotationError::Busy);
+        }
+        let own = keys.node().ok_or(RotationError::ReadOnly)?;
+        let next = current.keyring.expose(&current.nodeset, own, &current.secrets, epochs);
+        let next = next.map_err(RotationError::Document)?;
+        self.put_next(&current, (current.nodeset.clone(), next), watcher)
+    }
+
+    /// Puts a keyring in place, and has the witness know it.
+    fn put_next(
+        &self,
+        current: &Current,
+        (nodeset, next): (Nodeset, Keyring),
+        watcher: &Arc<dyn Watcher>,
+    ) -> Result<(), RotationError> {
+        let (keys, writer) = (self.keys(), self.writer().map_err(|_| RotationError::ReadOnly)?);
+        let own = keys.node().ok_or(RotationError::ReadOnly)?;
         // A keyring that this very node cannot open is not put in place.
         let path = self.paths.keyring.clone();
         let secrets = next.unlock(own).map_err(|source| OpenError::Unlock { path, source })?;
-        failpoint::reach("node::rewrap").map_err(|source| self.io("wrap the keyring of", source))?;
         self.put_keyring(next.as_bytes(), watcher)?;
         failpoint::reach("node::rewrapped").map_err(|source| self.io("wrap the keyring of", source))?;
         let keyring = (next.version(), next.hash());
-        let nodeset = (version, found.hash());
-        let readers = current.readers.clone();
+        let known = (nodeset.version(), nodeset.hash());
+        let (readers, epoch) = (current.readers.clone(), current.epoch);
         let secrets = Arc::new(secrets);
-        drop(self.place.replace(Current {
-            readers,
-            nodeset: found,
-            keyring: next,
-            secrets,
-            epoch: current.epoch,
-        }));
+        drop(self.place.replace(Current { readers, nodeset, keyring: next, secrets, epoch }));
         // If this fails the witness knows the versions before, which these follow.
         let answer = writer.submit_from_thread(move |unit: &mut Unit<'_>| {
             (unit.witness.keyring_version, unit.witness.keyring_hash) = keyring;
-            (unit.witness.nodeset_version, unit.witness.nodeset_hash) = nodeset;
+            (unit.witness.nodeset_version, unit.witness.nodeset_hash) = known;
             Ok(())
         })?;
         answer.recv().unwrap_or_else(|_| Err(self.gone()))?;
-        Ok(Followed::Wrapped { nodeset: version, keyring: keyring.0 })
+        Ok(())
     }
 }

@@ -50,7 +50,8 @@ pub(crate) enum Command {
     Remove(Remove),
     /// Puts a new current key before the old one in a node key file.
     #[command(after_help = "Example:\n  unibus-key rotate /etc/unibus/beta.key\n  \
-        unibus-key request /etc/unibus/beta.key --out beta.request   # then approve, restart, retire")]
+        unibus-key request /etc/unibus/beta.key --out beta.request   # then approve, retire\n  \
+        # of a node that serves, all of it: unibus-migrate rotate node")]
     Rotate(Rotate),
     /// Drops the earlier keys of a node key file.
     #[command(

@@ -8,11 +8,19 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::StatusCode;
+use serde::Deserialize;
 use unibus_membership_api::ProblemCode;
 use unibus_store::keys::KeysReport;
 
-use super::super::{error::ApiError, router::App};
+use super::super::{error::ApiError, extract::Json, router::App};
 use crate::keys::NodeKeys;
+
+/// Epochs by number.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct Epochs {
+    epochs: Vec<u32>,
+}
 
 fn keys(app: &App) -> Result<Arc<NodeKeys>, ApiError> {
     app.keys.clone().ok_or_else(|| ApiError::new(ProblemCode::NotFound))
@@ -33,4 +41,15 @@ pub(in crate::http) async fn reload(State(app): State<Arc<App>>) -> Result<Respo
         Ok(report) => JsonBody(report).into_response(),
         Err(error) => (StatusCode::CONFLICT, JsonBody(error.refusal())).into_response(),
     })
+}
+
+/// Marks epochs as exposed; 409 with the reason if that cannot be.
+pub(in crate::http) async fn expose(
+    State(app): State<Arc<App>>,
+    Json(body): Json<Epochs>,
+) -> Result<JsonBody<KeysReport>, ApiError> {
+    let keys = keys(&app)?;
+    let marked = tokio::task::spawn_blocking(move || keys.expose(&body.epochs)).await;
+    let marked = marked.map_err(|_| ApiError::new(ProblemCode::Internal))?;
+    marked.map(JsonBody).map_err(|why| ApiError::with(ProblemCode::Conflict, why))
 }

@@ -10,7 +10,7 @@ use crate::rotate::rolling::Template;
 use crate::source::StoreUrl;
 
 /// `rotate node`
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[non_exhaustive]
 pub struct NodeArgs {
     /// The store: `sqlcipher:PATH` or `kv:nats://HOST:PORT[,...]`
@@ -28,7 +28,8 @@ pub struct NodeArgs {
     /// How a command is run on another node: words, with {node} and {command}
     #[arg(long, value_name = "TEMPLATE")]
     pub exec: Option<Template>,
-    /// The old key may be in other hands: the data key is rotated afterwards, because a thief has read it
+    /// The old key may be in other hands: the epochs that it could open are marked as exposed, the data key is rotated,
+    /// nats-server evicted, and it is reported what was readable
     #[arg(long)]
     pub compromised: bool,
     /// Begin only if this is the current key; else go on with what is under way, or say that it is done

@@ -28,6 +28,7 @@ use crate::output::{Answer, Output, Progress, row};
 use crate::plan::{Decision, Plan};
 use crate::rotate::RotateError;
 use crate::rotate::epoch::{WITHOUT_A_DRILL, drilled};
+use crate::rotate::node::approve;
 use crate::source::{Servers, StoreUrl};
 
 /// Time for each node to give a sign of life.
@@ -85,22 +86,21 @@ pub(super) fn run(args: &EpochArgs, servers: &Servers, output: Output) -> Result
     }
     let witness = opened.place.witness(&Keys::Node(Arc::clone(&opened.own)))?;
     let drill = drilled(witness.and_then(|witness| witness.last_drill), args.no_drill)?;
-    let (wanted, lagging) = replicas(&opened)?;
-    if lagging > 0 {
-        let why = format!("{lagging} of {wanted} replicas are not up to date");
-        return Err(refused(
-            why,
-            "start the servers that are missing, and wait until `status` shows all as current",
-        ));
-    }
     let fenced: BTreeSet<NodeName> = args.fence.iter().cloned().collect();
-    if let Some(unknown) = fenced.difference(&facts.nodes).next() {
+    may_be_fenced(&opened, &facts.nodes, &fenced)?;
+    if let Some(behind) = behind(&opened, &fenced)? {
         return Err(refused(
-            format!("there is no node `{unknown}` to be fenced"),
-            "`status` lists the nodes",
+            behind,
+            "start the servers that are missing, and wait until `status` shows all as current; a node that is gone for \
+             good is left out with --fence",
         ));
     }
-    let silent = silent(&opened.log, facts.nodes.difference(&fenced).cloned().collect())?;
+    let (silent, alive) =
+        silent(&opened.log, facts.nodes.difference(&fenced).cloned().collect(), fenced.clone())?;
+    if let Some(alive) = alive {
+        let hint = "stop it first; what cannot be stopped is taken out with `unibus-key remove`, and the epoch rotated then";
+        return Err(refused(format!("`{alive}` is to be fenced, and gives signs of life"), hint));
+    }
     if !silent.is_empty() {
         let names = names(&silent);
         let hint = "start the daemon of each node, or leave a node that is gone for good out with --fence";
@@ -380,29 +380,64 @@ fn answer(opened: &Opened, signed: &Receipt, file: Option<&Path>) -> Result<Answ
     Ok(Answer::done(object, lines))
 }
 
-/// Replicas wanted, and how many of them lag. Under load one is behind for a moment now and then.
-fn replicas(opened: &Opened) -> Result<(usize, usize), MigrateError> {
+/// Refuses to take out a node that there is not, this one, or so many that no majority is left.
+fn may_be_fenced(
+    opened: &Opened,
+    nodes: &BTreeSet<NodeName>,
+    fenced: &BTreeSet<NodeName>,
+) -> Result<(), MigrateError> {
+    if let Some(unknown) = fenced.difference(nodes).next() {
+        let why = format!("there is no node `{unknown}` to be fenced");
+        return Err(refused(why, "`status` lists the nodes; one that is out already needs no --fence"));
+    }
+    if fenced.contains(opened.own.name()) {
+        let why = format!("`{}` is this very node", opened.own.name());
+        return Err(refused(why, "fence it from another node"));
+    }
+    let left = nodes.len().saturating_sub(fenced.len());
+    if !fenced.is_empty() && left.saturating_mul(2) <= nodes.len() {
+        let why = format!("{left} of {} nodes would be left, and that is no majority", nodes.len());
+        return Err(refused(why, "replace nodes one by one: `unibus-key approve`, then fence the next"));
+    }
+    Ok(())
+}
+
+/// Says which replicas lag, but for those of nodes that are fenced. Under load one is behind for a moment now and then.
+fn behind(opened: &Opened, fenced: &BTreeSet<NodeName>) -> Result<Option<String>, MigrateError> {
     let begun = Instant::now();
     loop {
-        let found = opened.log.replication_now()?;
+        let mut found = opened.log.replication_now()?;
         let lagging = found.wanted.saturating_sub(found.current);
-        if lagging == 0 || begun.elapsed() >= SIGN_OF_LIFE {
-            return Ok((found.wanted, lagging));
+        found.behind.retain(|server| !fenced.iter().any(|node| node.as_str() == server));
+        // A server may have another name than its node.
+        if found.behind.is_empty() && lagging <= fenced.len() {
+            return Ok(None);
+        }
+        if begun.elapsed() >= SIGN_OF_LIFE {
+            let names = found.behind.join(", ");
+            return Ok(Some(format!("{lagging} of {} replicas are not up to date ({names})", found.wanted)));
         }
         clock::pause(LOOK_AGAIN);
     }
 }
 
-/// Nodes that do not give a sign of life.
-fn silent(log: &SealedLog, mut nodes: BTreeSet<NodeName>) -> Result<BTreeSet<NodeName>, MigrateError> {
+/// Nodes that do not give a sign of life, and one that does and should not.
+fn silent(
+    log: &SealedLog,
+    mut nodes: BTreeSet<NodeName>,
+    gone: BTreeSet<NodeName>,
+) -> Result<(BTreeSet<NodeName>, Option<NodeName>), MigrateError> {
     let before = log.signs_of_life();
     let begun = Instant::now();
-    while !nodes.is_empty() && begun.elapsed() < SIGN_OF_LIFE {
+    while !(nodes.is_empty() && gone.is_empty()) && begun.elapsed() < SIGN_OF_LIFE {
         clock::pause(LOOK_AGAIN);
         let now = log.signs_of_life();
         nodes.retain(|node| now.get(node) == before.get(node));
+        if let Some(alive) = gone.iter().find(|node| now.get(*node) != before.get(*node)) {
+            return Ok((nodes, Some(alive.clone())));
+        }
     }
-    Ok(nodes)
+    Ok((nodes, None))
 }
 
 /// Takes nodes out of the nodeset, and waits until the others go by it.
@@ -412,10 +447,13 @@ fn fence(opened: &Opened, args: &EpochArgs, fenced: &BTreeSet<NodeName>) -> Resu
     };
     let operator = keys::operator(path)?;
     let nodeset = opened.log.nodeset();
+    let record = approve::with_suffix(path, ".nodeset");
+    approve::is_last(&record, &nodeset)?;
     let next = fenced.iter().fold(nodeset.next(), |plan, node| plan.without_node(node)).sign(&operator);
     let next =
         next.map_err(|source| MigrateError::Document { path: opened.place.nodeset.clone(), source })?;
     durable::replace(&opened.place.nodeset, next.as_bytes(), RECEIPT_MODE, durable::Sync::Disk)?;
+    durable::replace(&record, next.as_bytes(), RECEIPT_MODE, durable::Sync::Disk)?;
     let begun = Instant::now();
     while opened.log.nodeset().version() < next.version()
         || opened.log.keyring().nodeset_version() < next.version()

@@ -92,6 +92,7 @@ mod tests {
     fn status(wipes: [Option<(&str, u64, bool)>; 3]) -> (Vec<NodeName>, Status) {
         let names = ["a", "b", "c"];
         let said = |(node, wipe): (&str, Option<(&str, u64, bool)>)| NodeSaid {
+            trouble: None,
             node: node.to_owned(),
             server: node.to_owned(),
             wiped: wipe.map(|(operation, at, proven)| LastWipe {

@@ -19,7 +19,7 @@ use crate::rotate::RotateError;
 /// Mode of a nodeset: it is a public document.
 const MODE: u32 = 0o644;
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
@@ -68,7 +68,7 @@ pub(super) fn run(
 }
 
 /// The nodeset to follow may not be older than the last one that was signed with this operator key, nor another one.
-fn is_last(record: &Path, base: &Nodeset) -> Result<(), MigrateError> {
+pub(crate) fn is_last(record: &Path, base: &Nodeset) -> Result<(), MigrateError> {
     let bytes = match file::read_document(record) {
         Ok(bytes) => bytes,
         Err(KeyError::Missing { .. }) => return Ok(()),

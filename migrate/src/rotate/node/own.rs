@@ -74,14 +74,6 @@ impl<'c> Change<'c> {
         let from = stand.report.nodes.get(&stand.report.node).cloned().unwrap_or_default();
         let is_meant = args.from.as_ref().is_none_or(|wanted| *wanted == stand.current());
         let begins = stand.is_pristine() && is_meant && args.part != Some(Part::Finish);
-        if begins && let Some(held) = &stand.report.server_key_of {
-            let why = format!("nats-server's own encryption on this node depends on the key {held}");
-            // It goes on all the same: the key stays in the file until that is changed.
-            if args.compromised {
-                let hint = "run `rotate jetstream` as well, as soon as the new key is there";
-                return Err(refused(why, hint).into());
-            }
-        }
         if let Some(path) = &args.operator {
             // Before anything is changed: the key may be missing, or another cluster's.
             let operator = crate::keys::operator(path)?;
@@ -191,12 +183,10 @@ impl<'c> Change<'c> {
 
     /// Without a daemon the store is opened once: that wraps the keyring, and seals the witness anew.
     fn open_once(&self, stand: &Stand) -> Result<(), MigrateError> {
-        let Some(database) = &self.place.database else { return Ok(()) };
-        let own = NodeKeyFile::load(&self.place.key_file)?;
-        let options = OpenOptions::new(database, Keys::Node(Arc::new(own)), clock::now())
-            .nodeset(&self.place.nodeset)
-            .state_dir(&self.place.state_dir);
-        let store = SqlcipherStore::open(&options)?;
+        if self.place.database.is_none() {
+            return Ok(());
+        }
+        let store = open(self.place)?;
         if store.keyring().nodeset_version() < stand.newest.version() {
             return Err(refused("the keyring is not wrapped for the new key", "look at the nodeset").into());
         }
@@ -285,6 +275,16 @@ fn next(stand: &Stand, begins: bool) -> Step {
         return Step::Confirm;
     }
     if stand.own.slots().len() > 1 { Step::Retire } else { Step::Done }
+}
+
+/// Opens the database that nobody serves.
+pub(super) fn open(place: &Place) -> Result<SqlcipherStore, MigrateError> {
+    let database = place.database.as_ref().ok_or_else(|| refused("it is no database", "name one"))?;
+    let own = NodeKeyFile::load(&place.key_file)?;
+    let options = OpenOptions::new(database, Keys::Node(Arc::new(own)), clock::now())
+        .nodeset(&place.nodeset)
+        .state_dir(&place.state_dir);
+    Ok(SqlcipherStore::open(&options)?)
 }
 
 /// An old key that nats-server's own encryption depends on.

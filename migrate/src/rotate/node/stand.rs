@@ -150,6 +150,11 @@ impl Stand {
         self.own.slots().len() == 1 && self.is_loaded() && self.is_approved_in(&self.nodeset)
     }
 
+    /// Whether nothing was changed since then.
+    pub(super) fn is_pristine_as(&self, before: &Self) -> bool {
+        before.is_pristine() && self.is_pristine() && self.report.nodes == before.report.nodes
+    }
+
     /// The other nodes that have acknowledged the keyring as it is wrapped now; none unless it is wrapped for the newest
     /// nodeset, and this node itself has opened it.
     pub(super) fn confirmed_by(&self) -> Vec<String> {

@@ -56,6 +56,7 @@ pub(super) fn run(
     args: &NodeArgs,
     place: &Place,
     stand: &Stand,
+    began_with: Option<&BTreeMap<String, String>>,
     output: Output,
 ) -> Result<Walked, MigrateError> {
     if place.database.is_some() {
@@ -83,7 +84,8 @@ pub(super) fn run(
     Change::of(args, place, stand)?;
     let found = Note::find(place, stand)?;
     let goes_on = found.is_some();
-    let note = found.unwrap_or_else(|| Note { began_with: stand.report.nodes.clone() });
+    let now = || began_with.cloned().unwrap_or_else(|| stand.report.nodes.clone());
+    let note = found.unwrap_or_else(|| Note { began_with: now() });
     let words: Vec<_> = names.iter().map(ToString::to_string).collect();
     let step = if goes_on { "goes on: node by node" } else { "begins: node by node" };
     if let Decision::Stop(answer) =

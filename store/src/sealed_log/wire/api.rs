@@ -44,8 +44,9 @@ impl From<ApiError> for WireError {
             (10_039 | 10_076, _) => Self::NoJetStream { why },
             // Resources are short: waiting for a quorum would not help.
             (10_023 | 10_047, _) => Self::Api { code: error.err_code, why: error.description },
-            // Not available, not the leader, not assigned yet, no peers, stream offline.
-            (10_005 | 10_008 | 10_009 | 10_010 | 10_118, _) | (_, 503) => Self::NoQuorum { why },
+            (10_005, _) => Self::TooFewServers { why },
+            // Not available, not the leader, not assigned yet, stream offline.
+            (10_008 | 10_009 | 10_010 | 10_118, _) | (_, 503) => Self::NoQuorum { why },
             (code, _) => Self::Api { code, why: error.description },
         }
     }

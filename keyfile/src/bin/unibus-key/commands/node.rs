@@ -68,8 +68,10 @@ pub(crate) fn rotate(args: &cli::Rotate) -> Result<Answer, Failure> {
         "node:     {}\ncurrent:  {current}  {path}\nearlier:  {}\n\n\
          Next:\n\
          1. unibus-key request {path} --out {name}.request; the operator approves it.\n\
-         2. Put the new nodeset beside the data and restart the node: it wraps the keyring to the new key.\n\
-         3. unibus-key retire {path} --nodeset NODESET\n",
+         2. kill -HUP the daemon of the node, which reads its key file again; then put the new nodeset in place of\n\
+         \u{20}  its --nodeset file: it wraps the keyring to the new key, without a restart.\n\
+         3. unibus-key retire {path} --nodeset NODESET; kill -HUP the daemon once more.\n\
+         `unibus-migrate rotate node` does all of this, and waits until other nodes have confirmed it.\n",
         own.name(),
         earlier.join(", "),
         name = own.name(),

@@ -105,8 +105,7 @@ pub(super) fn summary(nodeset: &Nodeset, file: &Path) -> Value {
     })
 }
 
-pub(super) const SPREAD: &str =
-    "put the new nodeset beside the data of every node and restart them one by one";
+pub(super) const SPREAD: &str = "put the new nodeset in place of the --nodeset file of the nodes; a daemon that runs takes it over, without a restart";
 
 pub(crate) fn remove(args: &Remove) -> Result<Answer, Failure> {
     let session = Session::open(&args.signing)?;
