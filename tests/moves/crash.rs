@@ -52,7 +52,7 @@ const WRITES: [(&str, u32); 4] =
     [("import::open", 0), ("import::batch", 0), ("import::batch", 1), ("import::close", 0)];
 
 /// What is run in CI.
-const SAMPLE: [(&str, u32, &str); 13] = [
+const SAMPLE: [(&str, u32, &str); 11] = [
     ("create::record", 400, "kill"),
     ("create::closed", 0, "full"),
     ("create::aside", 0, "kill"),
@@ -60,12 +60,10 @@ const SAMPLE: [(&str, u32, &str); 13] = [
     ("create::witnessed", 0, "io"),
     ("create::name", 0, "full"),
     ("nodeset", 0, "kill"),
-    ("fill::opened", 0, "kill"),
     ("import::batch", 1, "server"),
     ("import::batch", 1, "lost"),
     ("import::batched", 0, "full"),
     ("import::close", 0, "kill"),
-    ("import::close", 0, "lost"),
 ];
 
 fn all() -> bool {

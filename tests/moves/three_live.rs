@@ -141,6 +141,7 @@ fn a_snapshot_of_three_nodes_that_write_is_of_one_moment_also_while_the_epoch_is
             assert_eq!(taken.json()["quarantined"]["count"], 0, "{}", taken.said());
             files.push(("during a rotation", file));
             number += 1;
+            std::thread::park_timeout(std::time::Duration::from_millis(200));
         }
         rotation.join().unwrap().ok();
         let file = world.hosts.shared("after.snapshot");
