@@ -11,6 +11,8 @@
 //! | anything else | the step fails as on a disk that is broken |
 
 use std::io;
+#[cfg(feature = "failpoints")]
+use std::io::Write as _;
 
 /// Reads `FAILPOINTS`. For a program, before it has threads.
 #[cfg(feature = "failpoints")]
@@ -30,7 +32,17 @@ pub const fn from_environment() {}
 /// What the test wants.
 #[cfg(feature = "failpoints")]
 pub fn reach(place: &'static str) -> io::Result<()> {
-    let verdict = |wanted: Option<String>| match wanted.as_deref() {
+    let verdict = |wanted: Option<String>| {
+        // So that a test can tell whether it was.
+        writeln!(io::stderr(), "{{\"reached\":\"{place}\"}}").ok();
+        end(wanted.as_deref())
+    };
+    fail::eval(place, verdict).unwrap_or(Ok(()))
+}
+
+#[cfg(feature = "failpoints")]
+fn end(wanted: Option<&str>) -> io::Result<()> {
+    match wanted {
         Some("kill") => {
             rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).ok();
             std::process::abort()
@@ -41,8 +53,7 @@ pub fn reach(place: &'static str) -> io::Result<()> {
         }
         Some("full") => Err(io::Error::from(io::ErrorKind::StorageFull)),
         _ => Err(io::Error::other("a test broke it")),
-    };
-    fail::eval(place, verdict).unwrap_or(Ok(()))
+    }
 }
 
 /// Does nothing: places are not built in.

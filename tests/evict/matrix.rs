@@ -41,14 +41,23 @@ fn an_eviction_that_is_cut_short_anywhere_is_gone_on_with_and_nothing_is_lost() 
             world.kill_and_restart(0);
         }
         let first = tool.join().unwrap();
+        let reached = format!("{{\"reached\":\"{place}\"}}");
+        assert!(world.daemons[0].said().contains(&reached), "{place} was not reached");
         let said = if first.code == 0 { "went on by itself" } else { "run again" };
         if first.code != 0 {
+            assert!(first.code == 3 && first.said().contains("hint"), "{}", first.said());
             assert!(what == "kill" || first.said().contains(place), "{}", first.said());
-            wait::until("the gates", || (evict(&world).run().code == 0).then_some(()));
+            wait::until("the gates", || {
+                let again = evict(&world).run();
+                assert!([0, 2, 3].contains(&again.code), "{}", again.said());
+                (again.code == 0).then_some(())
+            });
         }
         world.wait_same_digest();
-        let users = world.users(0);
-        assert!(added.iter().all(|key| users.contains(key)), "{place} {what}: users are lost");
+        for index in 0..3 {
+            let users = world.users(index);
+            assert!(added.iter().all(|key| users.contains(key)), "{place} {what}: users are lost");
+        }
         rows.push(format!("{place:<14} {what:<6} exit {:>3}, {said:<18} {:?}", first.code, begun.elapsed()));
     }
     eprintln!("an eviction that is cut short\n{}", rows.join("\n"));

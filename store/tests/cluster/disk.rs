@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use unibus_keyfile::keyring::EpochState;
 use unibus_store::error::StoreError;
-use unibus_store::sealed_log::{STREAM, SealedLog};
+use unibus_store::rotation::Step;
+use unibus_store::sealed_log::{Access, RotationEvent, STREAM, SealedLog};
 use unibus_store::store::{Actor, PostureState, Store, Strength};
 use unibus_tests::{Cluster, Setup, SmallDisk};
 
@@ -191,4 +193,61 @@ async fn with_the_disk_of_the_witness_full_the_node_serves_and_says_so() {
     })
     .await;
     assert_eq!((log.posture().state, log.trouble()), (PostureState::Proven, None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_waits_for_the_node_whose_disk_got_full_and_comes_to_its_end() {
+    if !has_time() {
+        return;
+    }
+    let Some((cluster, disks)) = with_small_disks(Setup::of(3).without_proxies()) else { return };
+    let mut trio = Trio::on(cluster);
+    let opened = |node| trio.options(node).data_dir(&trio.cluster.node(node).store_dir());
+    let opening =
+        [0, 1, 2].map(opened).map(|options| tokio::task::spawn_blocking(|| SealedLog::open(options)));
+    let mut logs = Vec::new();
+    for log in opening {
+        logs.push(Arc::new(log.await.unwrap().unwrap()));
+    }
+    let mut written = Written::default();
+    for log in logs.iter().cycle().take(60) {
+        assert!(written.write(log).await.is_none());
+    }
+    let tool = trio.options(0).access(Access::Visit);
+    let (say, heard) = std::sync::mpsc::channel();
+    let (go, gone) = std::sync::mpsc::channel();
+    let gone = std::sync::Mutex::new(gone);
+    let rotating = tokio::task::spawn_blocking(move || {
+        let tool = SealedLog::open(tool).unwrap();
+        tool.begin_rotation(b"a plan").unwrap();
+        tool.rotate([1; 16], false, None, &mut |event| {
+            if matches!(event, RotationEvent::Step(Step::Reseal)) {
+                say.send(()).unwrap_or(());
+                gone.lock().unwrap().recv().unwrap_or(());
+            }
+        })
+    });
+    heard.recv_timeout(Duration::from_secs(60)).unwrap();
+    // A follower, so that the next stream can still be made.
+    let full = (trio.cluster.wait_leader_of(STREAM) + 1) % 3;
+    disks[full].fill();
+    drop(go);
+    until("the full disk noticed, or the rotation past it", async || {
+        is_stuck(&trio.cluster, full) || rotating.is_finished()
+    })
+    .await;
+    trio.cluster.stop(full);
+    let others: Vec<_> =
+        (0..3).filter(|index| *index != full).map(|index| Arc::clone(&logs[index])).collect();
+    for log in others.iter().cycle().take(10) {
+        until("a write without the full one", async || written.write(log).await.is_none()).await;
+    }
+    assert!(!rotating.is_finished(), "it did not wait for the node");
+    assert_ne!(logs[0].keyring().epochs()[0].state, EpochState::Destroyed);
+    disks[full].free();
+    trio.cluster.start(full);
+    rotating.await.unwrap().unwrap();
+    assert_eq!(logs[0].keyring().epochs()[0].state, EpochState::Destroyed);
+    all_agree(&logs).await;
+    written.check(&logs[full]).await;
 }
