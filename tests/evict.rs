@@ -12,5 +12,3 @@ mod plain;
 mod refusals;
 #[path = "evict/tool.rs"]
 mod tool;
-#[path = "evict/world.rs"]
-mod world;

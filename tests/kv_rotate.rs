@@ -8,7 +8,4 @@ mod kv_rotate {
     mod options;
     mod refusals;
     mod whole;
-    #[path = "../evict/world.rs"]
-    #[expect(dead_code, reason = "not all of it is needed here")]
-    mod world;
 }

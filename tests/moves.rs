@@ -8,9 +8,6 @@ mod back;
 mod crash;
 #[path = "moves/lossy.rs"]
 mod lossy;
-#[expect(dead_code, reason = "evictions use more of it")]
-#[path = "evict/world.rs"]
-mod nodes;
 #[path = "moves/three_live.rs"]
 mod three_live;
 #[expect(dead_code, reason = "other tests use more of it")]

@@ -8,10 +8,7 @@ use serde_json::Value;
 use unibus_tests::http::{self, Answer, Request};
 use unibus_tests::{Daemon, Host, Program, kv, wait};
 
-#[expect(dead_code, reason = "evictions use more of it")]
-#[path = "evict/world.rs"]
-mod world;
-use world::World;
+use unibus_tests::World;
 
 const SIGHUP: rustix::process::Signal = rustix::process::Signal::HUP;
 
@@ -288,35 +285,6 @@ fn two_runs_at_once_are_one_too_many() {
     rotate(&host, &["--yes"]).run().exits(5);
     drop(lock);
     rotate(&host, &["--yes"]).run().ok();
-}
-
-impl World {
-    /// `rotate node` of all nodes, from one host. Each has a nodeset file of its own, which nobody brings up to date.
-    fn rotate_nodes(&self, index: usize, words: &[&str]) -> Program {
-        let store = format!("kv:{}", self.servers(index));
-        let path = unibus_tests::program::binary("unibus-migrate");
-        let template = format!(
-            "env 'UNIBUS_STATE_DIR={0}/{{node}}/state' 'UNIBUS_AT_REST_KEY_FILE={1}/{{node}}.key' \
-             'UNIBUS_NODESET={0}/{{node}}/nodeset' 'PATH={2}:/usr/bin:/bin' sh -c {{command}}",
-            self.hosts.shared("").display(),
-            self.hosts.shared("keys").display(),
-            path.parent().unwrap().display(),
-        );
-        let operator = self.hosts.shared("keys/operator.key");
-        self.migrate(index, ["rotate", "node", &store, "--json", "--all", "--exec", &template])
-            .option("--operator", operator)
-            .args(words)
-    }
-
-    fn key_file(&self, index: usize) -> PathBuf {
-        self.hosts.shared("keys").join(format!("{}.key", self.hosts.name(index)))
-    }
-
-    fn spread_nodeset(&self) {
-        for index in 0..3 {
-            fs::copy(self.hosts.shared("keys/nodeset"), self.hosts.path(index, "nodeset")).unwrap();
-        }
-    }
 }
 
 #[test]

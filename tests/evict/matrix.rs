@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use unibus_tests::{Program, wait};
 
-use super::world::World;
+use unibus_tests::World;
 
 /// Where, what happens there, and whether it is tried where not all are asked for.
 const CELLS: [(&str, &str, bool); 6] = [

@@ -2,7 +2,7 @@
 
 use unibus_tests::kv;
 
-use crate::world::World;
+use unibus_tests::World;
 
 #[test]
 fn a_node_is_evicted_under_load_and_the_other_two_never_fail_a_request() {

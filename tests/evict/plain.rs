@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use unibus_tests::{Program, Run};
 
-use crate::world::{World, rows};
+use unibus_tests::world::{World, rows};
 
 /// The commands of the runbook's part about three nodes, block by block.
 fn steps() -> Vec<String> {

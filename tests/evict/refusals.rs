@@ -4,7 +4,7 @@ use serde_json::json;
 use unibus_tests::kv::{self, KvHosts};
 use unibus_tests::{Program, wait};
 
-use crate::world::World;
+use unibus_tests::World;
 
 /// The server's process, and what it keeps: the same afterwards, if nothing was changed.
 fn untouched(world: &World, index: usize, act: impl FnOnce()) {

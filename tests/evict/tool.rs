@@ -3,7 +3,7 @@
 use serde_json::Value;
 use unibus_tests::{kv, wait};
 
-use crate::world::World;
+use unibus_tests::World;
 
 fn nodes(run: &Value) -> Vec<&str> {
     run["nodes"].as_array().unwrap().iter().map(|node| node["node"].as_str().unwrap()).collect()

@@ -18,6 +18,7 @@ pub mod ports;
 pub mod program;
 pub mod proxy;
 pub mod wait;
+pub mod world;
 
 pub use canary::Canaries;
 pub use certificates::Authority;
@@ -29,3 +30,4 @@ pub use host::Host;
 pub use kv::KvHosts;
 pub use program::{Program, Run};
 pub use unibus_nats::config::{Cipher, Sync};
+pub use world::World;

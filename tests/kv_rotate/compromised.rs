@@ -9,7 +9,7 @@ use unibus_tests::{Daemon, Program, wait};
 
 use super::options::status;
 use super::whole::{nothing_is_lost, rotate};
-use super::world::World;
+use unibus_tests::World;
 
 /// Between its parts.
 const STOPS: [&str; 4] =

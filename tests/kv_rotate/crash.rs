@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use unibus_tests::{kv, wait};
 
 use super::whole::{is_rotated, nothing_is_lost, rotate};
-use super::world::World;
+use unibus_tests::World;
 
 /// The steps of which the tool tells before it takes them.
 const STEPS: [&str; 11] = [

@@ -8,7 +8,7 @@ use unibus_tests::{Program, kv, wait};
 
 use super::options::status;
 use super::whole::rotate;
-use super::world::World;
+use unibus_tests::World;
 
 /// `rotate epoch --fence`, from a host.
 fn fence(world: &World, index: usize, nodes: &[&str]) -> Program {

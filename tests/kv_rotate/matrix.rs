@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use unibus_tests::SmallDisk;
 
 use super::whole::{is_rotated, nothing_is_lost, rotate};
-use super::world::World;
+use unibus_tests::World;
 
 /// What happens: its name, the place, what is done there.
 const FAULTS: [(&str, &str, &str); 4] = [

@@ -11,7 +11,7 @@ use unibus_keyfile::receipt::Receipt;
 
 use super::crash::run_until;
 use super::whole::rotate;
-use super::world::World;
+use unibus_tests::World;
 
 pub(super) fn status(world: &World) -> Value {
     let store = format!("kv:{}", world.servers(0));

@@ -3,7 +3,7 @@
 use unibus_tests::{kv, wait};
 
 use super::whole::rotate;
-use super::world::World;
+use unibus_tests::World;
 
 /// Version of the keyring, and whether a rotation is under way.
 fn state(world: &World) -> (u64, bool) {

@@ -9,7 +9,7 @@ use unibus_keyfile::receipt::Receipt;
 use unibus_store::audit;
 use unibus_tests::Program;
 
-use super::world::{Load, World};
+use unibus_tests::world::{Load, World};
 
 /// `rotate epoch`, asked of one host.
 pub(super) fn rotate(world: &World, index: usize, words: &[&str]) -> Program {

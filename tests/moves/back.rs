@@ -7,7 +7,7 @@ use unibus_membership_api::signature::{Request, SignatureParameters, sign};
 use unibus_tests::http::{self, Answer};
 use unibus_tests::{Daemon, Host, kv, wait};
 
-use crate::nodes::World;
+use unibus_tests::World;
 
 /// Somebody who can sign.
 struct User(Signature25519);

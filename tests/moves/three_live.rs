@@ -11,8 +11,8 @@ use unibus_store::sqlcipher::{Keys, OpenOptions, SqlcipherStore};
 use unibus_store::store::{Store, Strength};
 use unibus_tests::Run;
 
-use crate::nodes::World;
 use crate::world::{api, put};
+use unibus_tests::World;
 
 /// Keys whose first byte says whether they come early or late in the order in which records are read.
 fn key(early: bool) -> String {
