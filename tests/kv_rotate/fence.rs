@@ -71,16 +71,17 @@ fn a_lost_machine_is_fenced_the_epoch_rotated_without_it_and_it_enrols_again() {
     wanted.insert(world.add(0, "meanwhile").unwrap());
 
     // It comes back, is not let in, and is enrolled again.
-    let daemon = world.spawn(2);
-    world.daemons.push(daemon);
-    wait::until("as many copies as there should be", || (replicas(&world) == (3, 3)).then_some(()));
-    assert_ne!(world.daemons[2].get("/healthz").map_or(0, |answer| answer.status), 200);
+    let refused = world.hosts.refused(world.hosts.daemon_command(2)).exits(6);
+    assert!(refused.stderr.contains("enrol this node"), "{}", refused.stderr);
     let (key, request) = (world.hosts.shared("keys/host3.key"), world.hosts.shared("host3.request"));
     Program::ours("unibus-key").args(["request"]).args([&key]).option("--out", &request).run().ok();
     let approve = Program::ours("unibus-key").args(["approve", "--yes"]);
     let approve = approve.option("--operator", world.hosts.shared("keys/operator.key"));
     approve.option("--nodeset", world.hosts.shared("keys/nodeset")).args([&request]).run().ok();
+    let daemon = world.spawn(2);
+    world.daemons.push(daemon);
     world.wait_proven(2);
+    wait::until("as many copies as there should be", || (replicas(&world) == (3, 3)).then_some(()));
     world.wait_same_digest();
     for index in 0..3 {
         assert_eq!(world.users(index).into_iter().collect::<BTreeSet<_>>(), wanted, "node {index}");
