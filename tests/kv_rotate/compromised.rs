@@ -63,6 +63,7 @@ fn a_stolen_key_is_given_up_with_all_that_it_could_open_whatever_cuts_it_short()
         .map(|epoch| (epoch["state"].as_str().unwrap(), epoch["exposed"].as_bool().unwrap()))
         .collect();
     assert_eq!(epochs, [("destroyed", true), ("destroyed", true), ("primary", false)], "{found}");
+    assert_eq!(world.detail(2)["exposed_epochs"], serde_json::json!([1, 2]), "the posture does not say it");
     let exposure = &said["exposure"];
     assert_eq!(exposure["keys"][0]["key"], old[0].as_str(), "{exposure}");
     let numbers: Vec<_> =

@@ -132,6 +132,8 @@ impl Backend for SealedLog {
         posture.epoch = Some(primary.number);
         posture.oldest_epoch_in_use = posture.oldest_epoch_in_use.or(posture.epoch);
         posture.epoch_since = timestamp(primary.created.seconds());
+        let exposed = documents.keyring.epochs().iter().filter(|epoch| epoch.exposed);
+        posture.exposed_epochs = exposed.map(|epoch| epoch.number).collect();
         posture.node_key = self.shared.keys().node().and_then(|own| own.fingerprints().first().copied());
         posture.cluster = Some(*documents.keyring.cluster());
         posture.keyring_version = Some(documents.keyring.version());

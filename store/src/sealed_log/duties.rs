@@ -15,7 +15,7 @@ use unibus_keyfile::node_key::NodeKeyFile;
 
 use super::boot::unix;
 use super::documents::{Brought, Documents};
-use super::entry::{DocumentName, Sealed};
+use super::entry::{Content, DocumentName, Sealed};
 use super::error::LogError;
 use super::options::{BootEvent, LogOptions, Progress};
 use super::replica;
@@ -24,6 +24,7 @@ use super::wire::Wire;
 use super::writer::{self, Job, WRITE_DEADLINE, Work};
 use crate::audit;
 use crate::error::StoreError;
+use crate::failpoint;
 use crate::record::Timestamp;
 
 /// Documents that one node may have to write until it owes nothing, and those of others that come before.
@@ -251,8 +252,29 @@ impl Duties {
         })
     }
 
+    /// Whether this node passed the last barrier with its view half read, so that it has no word about it: it was
+    /// started meanwhile, or had fallen behind.
+    fn needs_barrier(&self) -> bool {
+        let keys = self.shared.keys();
+        let Some(own) = keys.node() else { return false };
+        let (state, documents) = (self.shared.state(), self.shared.documents());
+        let is_given = |id: &[u8; 16]| {
+            documents.censuses.get(own.name()).is_some_and(|census| census.barrier_id() == id)
+        };
+        let is_missed =
+            state.passage().is_some_and(|passage| passage.seen.is_none() && !is_given(&passage.id));
+        let is_rotating = !state.evidence().is_empty() && state.closed().is_none();
+        is_missed && is_rotating && state.is_settled() && documents.lists(own)
+    }
+
     /// Gives this node's word about what it holds, and what the files of its server hold, if that is owed.
     async fn give_census(&self) -> Result<(), LogError> {
+        if self.needs_barrier()
+            && let Some(jobs) = self.jobs.upgrade()
+        {
+            let content = Content::Barrier { id: rand::random() };
+            return Ok(writer::submit(&jobs, Work::Control(content)).await?);
+        }
         let Some(mut facts) = self.owed_census() else { return Ok(()) };
         // Without a folder the servers are somebody else's, and none of them is this node's own.
         if let Some(folder) = self.data_dir.clone() {
@@ -323,6 +345,7 @@ impl Duties {
 
 /// What the files under a folder hold, once what was written is on the disk.
 fn scan(folder: &Path) -> Option<DiskScan> {
+    failpoint::reach("census::scan").ok()?;
     let opened = std::fs::File::open(folder).ok()?;
     rustix::fs::syncfs(&opened).ok()?;
     let roots = [folder.to_owned()];

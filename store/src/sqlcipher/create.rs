@@ -158,6 +158,10 @@ impl NewStore {
             .map_err(|source| OpenError::Document { document: "lock", source })?
             .ok_or_else(|| OpenError::Locked { path: paths.lock.clone() })?;
         finish_left_over(&paths, &options.open)?;
+        if paths.database.exists() {
+            // The last run gave it its name and died: what it built in is not needed any more, whoever refuses now.
+            remove_left_overs(&paths)?;
+        }
         let nodeset = file::read_document(&options.open.nodeset)
             .map_err(|source| OpenError::Document { document: "nodeset", source })?;
         let nodeset = options

@@ -131,6 +131,15 @@ fn unfinished(site: &Site) -> PathBuf {
     unfinished_for(site, "control.db")
 }
 
+#[test]
+fn what_a_run_has_left_that_died_after_its_last_step_is_removed_though_the_next_one_is_refused() {
+    let site = Site::with_store(5);
+    std::fs::create_dir(unfinished(&site)).unwrap();
+    assert!(matches!(NewStore::begin(site.create_options()).unwrap_err(), OpenError::Exists { .. }));
+    assert!(!unfinished(&site).exists());
+    site.open().unwrap();
+}
+
 /// A site, stopped in the making of its store after so many of the steps: folder, part of a file, database, keyring, complete,
 /// witness, keyring in place, database in place.
 fn stopped_after(steps: usize) -> (Site, Tree) {

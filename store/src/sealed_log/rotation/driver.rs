@@ -18,8 +18,8 @@ const DRIVER_LIVES: Duration = Duration::from_secs(4);
 const DRIVER_RENEWS: Duration = Duration::from_secs(1);
 /// Time for which nodes are waited for that do nothing.
 const NODES: Duration = Duration::from_secs(60);
-/// Time after which a node that gave no census is given another barrier: it may have passed the last one half read.
-const NEXT_BARRIER: Duration = Duration::from_secs(15);
+/// Time that a census may take for each entry, on top of that.
+const CENSUS_EACH: Duration = Duration::from_micros(500);
 /// Proofs that may fail before that is believed: nats-server needs a moment to remove its files.
 const PROOFS: u32 = 10;
 /// Time between two of them.
@@ -91,6 +91,12 @@ impl SealedLog {
         done
     }
 
+    /// How long a node may take to read all of its copy and its files.
+    fn census_takes(&self) -> Duration {
+        let entries = self.shared.state().names();
+        CENSUS_EACH.saturating_mul(u32::try_from(entries).unwrap_or(u32::MAX))
+    }
+
     fn renew(&self, by: [u8; 16]) -> Result<tokio::task::AbortHandle, LogError> {
         let (shared, jobs) = (Arc::clone(&self.shared), self.jobs.as_ref().map(Sender::downgrade));
         let runtime = self.runtime.as_ref().ok_or(LogError::Misuse("the log is closed"))?;
@@ -117,7 +123,7 @@ impl SealedLog {
         told: &mut Told<'_>,
     ) -> Result<(), LogError> {
         let (mut before, mut since) = (Step::Idle, Instant::now());
-        let (mut proofs, mut barred) = (0, Instant::now());
+        let mut proofs = 0;
         loop {
             let step = crate::rotation::next(&self.rotation()?);
             if self.is_driven_by_another(by) {
@@ -126,7 +132,6 @@ impl SealedLog {
             if step != before {
                 told(RotationEvent::Step(&step));
                 (before, since) = (step.clone(), Instant::now());
-                barred = since;
             }
             let (what, missing) = match &step {
                 Step::Idle | Step::Receipt => return Ok(()),
@@ -147,19 +152,17 @@ impl SealedLog {
                 Step::AwaitForgotten(nodes) => {
                     ("for nodes that have not shown that they have forgotten the old epoch", nodes)
                 }
-                Step::AwaitCensuses(nodes) => {
-                    if barred.elapsed() >= NEXT_BARRIER {
-                        self.barrier()?;
-                        barred = Instant::now();
-                    }
-                    ("for nodes that have not said what they hold", nodes)
-                }
+                Step::AwaitCensuses(nodes) => ("for nodes that have not said what they hold", nodes),
                 step => {
                     self.take_step(step, retain, rate, told)?;
                     continue;
                 }
             };
-            if since.elapsed() >= NODES {
+            let patience = match &step {
+                Step::AwaitCensuses(_) => NODES.saturating_add(self.census_takes()),
+                _ => NODES,
+            };
+            if since.elapsed() >= patience {
                 let nodes: Vec<&str> = missing.iter().map(NodeName::as_str).collect();
                 let (nodes, waited) = (nodes.join(", "), since.elapsed());
                 return Err(LogError::NodesMissing { what, nodes, waited });
