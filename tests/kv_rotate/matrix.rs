@@ -109,7 +109,7 @@ fn a_census_that_takes_long_is_waited_for() {
     if std::env::var_os("UNIBUS_TEST_ALL").is_none() {
         return;
     }
-    let world = World::with(&[("FAILPOINTS", "census::scan=sleep(25000)")]);
+    let world = World::with(&[("FAILPOINTS", "census::scan=sleep(12000)")]);
     world.add(0, "somebody").unwrap();
     rotate(&world, 0, &[]).run().ok();
 }

@@ -170,6 +170,7 @@ fn the_numbers_of_the_text_are_those_of_the_code() {
         format!("up to `{}` times", constant(driver, "PROOFS")),
         format!("waits for `{}` s whether", seconds_of(driver, "DRIVER_LIVES")),
         format!("waits for censuses `{}` s", seconds_of(driver, "NODES")),
+        format!("another barrier after `{}` s", seconds_of(driver, "NEXT_BARRIER")),
         format!("still not so after `{}` s", seconds_of(include_str!("replica.rs"), "SETTLE")),
     ] {
         assert!(rotation.contains(&text), "8.11 does not say: {text}");

@@ -18,7 +18,10 @@ const DRIVER_LIVES: Duration = Duration::from_secs(4);
 const DRIVER_RENEWS: Duration = Duration::from_secs(1);
 /// Time for which nodes are waited for that do nothing.
 const NODES: Duration = Duration::from_secs(60);
-/// Time that a census may take for each entry, on top of that.
+/// Time after which nodes that gave no census are given another barrier, whatever the reason; a census that is under way
+/// is lost by it.
+const NEXT_BARRIER: Duration = Duration::from_secs(15);
+/// Time that a census may take for each entry, on top of both.
 const CENSUS_EACH: Duration = Duration::from_micros(500);
 /// Proofs that may fail before that is believed: nats-server needs a moment to remove its files.
 const PROOFS: u32 = 10;
@@ -123,7 +126,7 @@ impl SealedLog {
         told: &mut Told<'_>,
     ) -> Result<(), LogError> {
         let (mut before, mut since) = (Step::Idle, Instant::now());
-        let mut proofs = 0;
+        let (mut proofs, mut barred) = (0, Instant::now());
         loop {
             let step = crate::rotation::next(&self.rotation()?);
             if self.is_driven_by_another(by) {
@@ -132,6 +135,7 @@ impl SealedLog {
             if step != before {
                 told(RotationEvent::Step(&step));
                 (before, since) = (step.clone(), Instant::now());
+                barred = since;
             }
             let (what, missing) = match &step {
                 Step::Idle | Step::Receipt => return Ok(()),
@@ -152,14 +156,20 @@ impl SealedLog {
                 Step::AwaitForgotten(nodes) => {
                     ("for nodes that have not shown that they have forgotten the old epoch", nodes)
                 }
-                Step::AwaitCensuses(nodes) => ("for nodes that have not said what they hold", nodes),
+                Step::AwaitCensuses(nodes) => {
+                    if barred.elapsed() >= NEXT_BARRIER.saturating_add(self.census_takes()) {
+                        self.barrier()?;
+                        barred = Instant::now();
+                    }
+                    ("for nodes that have not said what they hold", nodes)
+                }
                 step => {
                     self.take_step(step, retain, rate, told)?;
                     continue;
                 }
             };
             let patience = match &step {
-                Step::AwaitCensuses(_) => NODES.saturating_add(self.census_takes()),
+                Step::AwaitCensuses(_) => NODES.saturating_add(self.census_takes().saturating_mul(3)),
                 _ => NODES,
             };
             if since.elapsed() >= patience {
