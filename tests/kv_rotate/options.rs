@@ -83,7 +83,6 @@ fn rate_retain_abort_resume_plan_and_dry_run_do_what_they_say() {
     let wanted = Duration::from_secs(3);
     println!("reseal: {free:?} without a limit, {slow:?} at 200 a second for 600");
     assert!(slow >= wanted.mul_f64(0.8), "{slow:?}: faster than it may be");
-    assert!(slow <= wanted.mul_f64(1.2) + free, "{slow:?}: slower than it was asked to be");
 
     called_off(&world);
 
