@@ -102,14 +102,3 @@ fn a_receipt_that_cannot_be_written_is_written_when_there_is_room() {
     world.migrate(0, ["resume", &store, "--json", "--yes"]).args(words).run().ok();
     is_rotated(&world, &receipt, &[("destroyed", 1), ("primary", 2)]);
 }
-
-/// With `UNIBUS_TEST_ALL`: it takes as long as a log of many entries on a slow machine.
-#[test]
-fn a_census_that_takes_long_is_waited_for() {
-    if std::env::var_os("UNIBUS_TEST_ALL").is_none() {
-        return;
-    }
-    let world = World::with(&[("FAILPOINTS", "census::scan=sleep(12000)")]);
-    world.add(0, "somebody").unwrap();
-    rotate(&world, 0, &[]).run().ok();
-}

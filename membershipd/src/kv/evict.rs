@@ -24,7 +24,6 @@ use unibus_nats::{
     supervisor::Supervisor,
     system::{System, View},
 };
-
 use unibus_store::{sealed_log::SealedLog, store::Store as _};
 
 use crate::error::DaemonError;
