@@ -17,17 +17,15 @@ use std::mem;
 use std::sync::{Mutex, Weak};
 
 use unibus_keyfile::digest::{StateDigest, StateHasher};
-use unibus_keyfile::id::{Epoch, NodeName};
+use unibus_keyfile::id::Epoch;
 
+pub(super) use self::controls::Seen;
 use self::controls::{ControlName, Controls};
-pub(super) use self::controls::{Driven, Passage, Seen};
 use self::pending::{Name, Pending};
 use self::tables::Tables;
-use super::entry::{Content, DocumentName, Heartbeat, Opened};
+use super::entry::{Content, DocumentName, Opened};
 use super::export::Undo;
-use super::rotation::COPIES;
-use super::stream::Generation;
-use crate::record::{Endpoint, Kind, Record, RecordBytes, RecordId, RoomId, Timestamp};
+use crate::record::{Endpoint, Kind, Record, RecordBytes, RecordId, RoomId};
 use crate::store::Census;
 
 mod controls;
@@ -299,51 +297,6 @@ impl State {
         let mut census = Census::default();
         Kind::ALL.into_iter().for_each(|kind| census.add(kind, self.records.count(kind)));
         census
-    }
-
-    /// Whether an import is under way.
-    pub(super) fn import_open(&self) -> bool {
-        self.controls.import == Some(true)
-    }
-
-    /// Signed requests that expire at this time or before are refused.
-    pub(super) fn nonce_floor(&self) -> Option<Timestamp> {
-        self.controls.nonce_floor
-    }
-
-    /// The last sign of life of each node, and where it stands.
-    pub(super) const fn heartbeats(&self) -> &BTreeMap<NodeName, (u64, Heartbeat)> {
-        &self.controls.heartbeats
-    }
-
-    /// Where the stream was closed, and in which one the log goes on.
-    pub(super) const fn closed(&self) -> Option<(u64, Generation)> {
-        self.controls.closed
-    }
-
-    /// The last barrier, and what the view was when it passed it.
-    pub(super) const fn passage(&self) -> Option<&Passage> {
-        self.controls.passage.as_ref()
-    }
-
-    /// Who drives a rotation.
-    pub(super) const fn driven(&self) -> Option<Driven> {
-        self.controls.driven
-    }
-
-    /// What is kept for the receipt of a rotation.
-    pub(super) const fn evidence(&self) -> &BTreeMap<String, Vec<u8>> {
-        &self.controls.evidence
-    }
-
-    /// The copies that the stream may have although more are wanted: servers were missing when it was made.
-    pub(super) fn fewer_copies(&self) -> Option<usize> {
-        self.controls.evidence.get(COPIES).and_then(|bytes| bytes.first()).map(|copies| usize::from(*copies))
-    }
-
-    /// The digest that the last import mark carries.
-    pub(super) const fn import_digest(&self) -> Option<StateDigest> {
-        self.controls.import_digest
     }
 
     /// Epoch of the first entry of the stream that was applied.

@@ -1,42 +1,36 @@
 //! The sealed log: drives the rotation that the nodes take part in, and writes its receipt.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use unibus_keyfile::census::Census;
-use unibus_keyfile::durable;
-use unibus_keyfile::id::{Epoch, NodeName, UnixTime};
-use unibus_keyfile::keyring::{EpochState, Keyring};
+use unibus_keyfile::id::{Epoch, NodeName};
+use unibus_keyfile::keyring::Keyring;
 use unibus_keyfile::node_key::NodeKeyFile;
-use unibus_keyfile::receipt::{Backend, Receipt, ReceiptDraft, Step as Lap};
+use unibus_keyfile::receipt::Receipt;
 use unibus_store::rotation::{Facts, Step};
-use unibus_store::sealed_log::{Access, RotationEvent, SealedLog};
+use unibus_store::sealed_log::{Access, SealedLog};
 use unibus_store::sqlcipher::Keys;
-use unibus_store::store::Store as _;
 
+use self::nodes::{behind, fence, may_be_fenced, silent};
+use self::receipt::{Laps, answer, sign, write};
 use crate::cli::{AbortArgs, ConsentArgs, EpochArgs, KeyArgs, ResumeArgs};
 use crate::clock;
 use crate::error::MigrateError;
 use crate::keys;
 use crate::kv::LogPlace;
 use crate::open::Given;
-use crate::output::{Answer, Output, Progress, row};
+use crate::output::{Answer, Output, row};
 use crate::plan::{Decision, Plan};
 use crate::rotate::RotateError;
-use crate::rotate::epoch::{WITHOUT_A_DRILL, drilled};
-use crate::rotate::node::approve;
+use crate::rotate::epoch::drilled;
 use crate::source::{Servers, StoreUrl};
 
-/// Time for each node to give a sign of life.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
-/// Time for the nodes to take over a nodeset without the fenced ones.
-const FENCING: Duration = Duration::from_secs(30);
-/// Time between two looks.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+mod nodes;
+mod receipt;
+
 /// Mode of a receipt: it is made to be shown.
 const RECEIPT_MODE: u32 = 0o644;
 
@@ -221,250 +215,13 @@ fn drive(
     output: Output,
 ) -> Result<Answer, MigrateError> {
     let noted = opened.noted().ok_or_else(|| not_understood(&opened.url))?;
-    let mut laps = Laps { output, begun: Vec::new(), progress: None };
+    let mut laps = Laps::of(output);
     opened.log.rotate(rand::random(), noted.retain, rate, &mut |event| laps.note(event))?;
     let laps = laps.end();
     let signed = sign(opened, &noted, laps)?;
     opened.log.end_rotation(signed.as_str().as_bytes())?;
     write(opened, &signed, receipt)?;
     answer(opened, &signed, receipt)
-}
-
-/// Writes the receipt to the file that was named for it, if one was.
-fn write(opened: &Opened, signed: &Receipt, file: Option<&Path>) -> Result<(), MigrateError> {
-    let Some(path) = file else { return Ok(()) };
-    durable::create_new(path, signed.as_str().as_bytes(), RECEIPT_MODE).map_err(|source| {
-        let hint =
-            format!("make room, or name another file: `resume {} --receipt FILE` writes it", opened.url);
-        RotateError::ReceiptFile { path: path.to_owned(), hint, source: Box::new(source) }.into()
-    })
-}
-
-/// When each step began.
-struct Laps {
-    output: Output,
-    begun: Vec<(&'static str, Instant)>,
-    progress: Option<Progress>,
-}
-
-impl Laps {
-    fn note(&mut self, event: RotationEvent<'_>) {
-        match event {
-            RotationEvent::Step(step) => {
-                if self.begun.last().is_none_or(|(name, _)| *name != step.name()) {
-                    self.begun.push((step.name(), Instant::now()));
-                    if let Some(progress) = self.progress.take() {
-                        progress.finish();
-                    }
-                    self.output.step(step.name());
-                }
-            }
-            RotationEvent::Resealed { done, total } => {
-                let output = self.output;
-                let progress = self.progress.get_or_insert_with(|| output.progress("reseal", Some(total)));
-                progress.at_of(done.min(total), total);
-            }
-        }
-    }
-
-    fn end(self) -> Vec<Lap> {
-        let ends = self.begun.iter().skip(1).map(|(_, at)| *at).chain([Instant::now()]);
-        let lap = |((name, at), end): (&(&'static str, Instant), Instant)| Lap {
-            name: (*name).to_owned(),
-            milliseconds: u64::try_from(end.duration_since(*at).as_millis()).unwrap_or(u64::MAX),
-        };
-        self.begun.iter().zip(ends).filter(|((name, _), _)| *name != "receipt").map(lap).collect()
-    }
-}
-
-/// The receipt, from what the log has kept.
-fn sign(opened: &Opened, noted: &Noted, mut steps: Vec<Lap>) -> Result<Receipt, MigrateError> {
-    let (log, keyring) = (&opened.log, opened.log.keyring());
-    let evidence = log.evidence();
-    let with = |prefix: &str| -> BTreeMap<String, Vec<u8>> {
-        let of = evidence.iter().filter_map(|(label, bytes)| Some((label.strip_prefix(prefix)?, bytes)));
-        of.map(|(rest, bytes)| (rest.to_owned(), bytes.clone())).collect()
-    };
-    let mut keyrings: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
-    for (version, bytes) in with("keyring/") {
-        keyrings.extend(version.parse().ok().map(|version: u64| (version, bytes)));
-    }
-    keyrings.insert(keyring.version(), keyring.as_bytes().to_vec());
-    let from = from_epochs(&keyrings, &keyring, &opened.own, log)?;
-    let previous = log.last_receipt().and_then(|bytes| Receipt::decode(&bytes).ok());
-    let fenced: Result<Vec<NodeName>, _> = noted.fenced.iter().map(|name| name.parse()).collect();
-    let censuses: Vec<Vec<u8>> = with("census/").into_values().collect();
-    let counted = censuses.first().map(|bytes| Census::decode(bytes, &log.nodeset())).transpose();
-    let counted = counted.map_err(|source| MigrateError::Document { path: "census".into(), source })?;
-    // At the barrier: the log is written to meanwhile.
-    let (records, entries) = counted
-        .map_or((0, 0), |census| (census.records(), census.entries().iter().map(|(_, count)| *count).sum()));
-    if noted.no_drill {
-        steps.insert(0, Lap { name: WITHOUT_A_DRILL.to_owned(), milliseconds: 0 });
-    }
-    steps.truncate(unibus_keyfile::receipt::MAX_STEPS);
-    let draft = ReceiptDraft {
-        backend: Backend::Kv,
-        tool_version: noted.tool.clone(),
-        plan: noted.plan,
-        lineage: *keyring.lineage(),
-        from,
-        to: keyring.primary().number,
-        started: UnixTime::from_seconds(noted.started),
-        finished: clock::now(),
-        steps,
-        records,
-        entries,
-        retained: noted.retain,
-        fenced: fenced.unwrap_or_default(),
-        previous: previous.map(|receipt| receipt.hash()),
-        keyrings: keyrings.into_values().collect(),
-        acknowledgements: with("ack/").into_values().collect(),
-        censuses,
-        forgotten: log.acknowledgements().into_values().collect(),
-    };
-    Receipt::sign(&opened.own, &log.nodeset(), draft)
-        .map_err(|source| MigrateError::Receipt { path: "of this rotation".into(), source: Box::new(source) })
-}
-
-/// The epochs that this rotation has destroyed.
-fn from_epochs(
-    keyrings: &BTreeMap<u64, Vec<u8>>,
-    last: &Keyring,
-    own: &NodeKeyFile,
-    log: &SealedLog,
-) -> Result<Vec<Epoch>, MigrateError> {
-    let nodeset = log.nodeset();
-    let first = keyrings.values().next().ok_or_else(not_understood_log)?;
-    let first = Keyring::decode(first, &nodeset, Some(own))
-        .map_err(|source| MigrateError::Document { path: "keyring".into(), source })?;
-    let was_open = |number: Epoch| {
-        let before = first.epochs().iter().find(|epoch| epoch.number == number);
-        before.is_some_and(|epoch| epoch.state != EpochState::Destroyed)
-    };
-    let gone = last.epochs().iter().filter(|epoch| epoch.state == EpochState::Destroyed);
-    Ok(gone.map(|epoch| epoch.number).filter(|number| was_open(*number)).collect())
-}
-
-fn answer(opened: &Opened, signed: &Receipt, file: Option<&Path>) -> Result<Answer, MigrateError> {
-    let draft = signed.draft();
-    let numbers = |epochs: &[Epoch]| epochs.iter().map(|epoch| epoch.get()).collect::<Vec<_>>();
-    let steps: Vec<Value> =
-        draft.steps.iter().map(|lap| json!({"name": lap.name, "milliseconds": lap.milliseconds})).collect();
-    let position = opened.log.position()?;
-    let object = json!({
-        "command": "rotate epoch", "store": opened.url.to_string(),
-        "from": numbers(&draft.from), "primary_epoch": draft.to.get(),
-        "lineage": draft.lineage.to_string(), "state_digest": position.digest.to_string(),
-        "sequence": position.sequence.0, "records": draft.records, "entries": draft.entries,
-        "keyring_version": opened.log.keyring().version(), "steps": steps,
-        "seconds": draft.finished.seconds().saturating_sub(draft.started.seconds()),
-        "retained": draft.retained, "receipt": signed.hash().to_string(),
-        "receipt_file": file.map(|path| path.display().to_string()),
-        "previous_receipt": draft.previous.map(|hash| hash.to_string()),
-    });
-    let from: Vec<String> = draft.from.iter().map(ToString::to_string).collect();
-    let mut lines = vec![
-        row("epoch", format!("{} (was {})", draft.to, from.join(", "))),
-        row("records", draft.records),
-        row("old key", if draft.retained { "kept for the recovery recipients only" } else { "destroyed" }),
-        row("proven by", format!("{} nodes", draft.censuses.len())),
-        row("receipt", signed.hash()),
-    ];
-    match file {
-        Some(path) => lines.push(row("receipt file", path.display())),
-        None => {
-            lines.push("`status` shows the receipt's hash; `--receipt FILE` writes it to a file".to_owned());
-        }
-    }
-    Ok(Answer::done(object, lines))
-}
-
-/// Refuses to take out a node that there is not, this one, or so many that no majority is left.
-fn may_be_fenced(
-    opened: &Opened,
-    nodes: &BTreeSet<NodeName>,
-    fenced: &BTreeSet<NodeName>,
-) -> Result<(), MigrateError> {
-    if let Some(unknown) = fenced.difference(nodes).next() {
-        let why = format!("there is no node `{unknown}` to be fenced");
-        return Err(refused(why, "`status` lists the nodes; one that is out already needs no --fence"));
-    }
-    if fenced.contains(opened.own.name()) {
-        let why = format!("`{}` is this very node", opened.own.name());
-        return Err(refused(why, "fence it from another node"));
-    }
-    let left = nodes.len().saturating_sub(fenced.len());
-    if !fenced.is_empty() && left.saturating_mul(2) <= nodes.len() {
-        let why = format!("{left} of {} nodes would be left, and that is no majority", nodes.len());
-        return Err(refused(why, "replace nodes one by one: `unibus-key approve`, then fence the next"));
-    }
-    Ok(())
-}
-
-/// Says which replicas lag, but for those of nodes that are fenced. Under load one is behind for a moment now and then.
-fn behind(opened: &Opened, fenced: &BTreeSet<NodeName>) -> Result<Option<String>, MigrateError> {
-    let begun = Instant::now();
-    loop {
-        let mut found = opened.log.replication_now()?;
-        let lagging = found.wanted.saturating_sub(found.current);
-        found.behind.retain(|server| !fenced.iter().any(|node| node.as_str() == server));
-        // A server may have another name than its node.
-        if found.behind.is_empty() && lagging <= fenced.len() {
-            return Ok(None);
-        }
-        if begun.elapsed() >= SIGN_OF_LIFE {
-            let names = found.behind.join(", ");
-            return Ok(Some(format!("{lagging} of {} replicas are not up to date ({names})", found.wanted)));
-        }
-        clock::pause(LOOK_AGAIN);
-    }
-}
-
-/// Nodes that do not give a sign of life, and one that does and should not.
-fn silent(
-    log: &SealedLog,
-    mut nodes: BTreeSet<NodeName>,
-    gone: BTreeSet<NodeName>,
-) -> Result<(BTreeSet<NodeName>, Option<NodeName>), MigrateError> {
-    let before = log.signs_of_life();
-    let begun = Instant::now();
-    while !(nodes.is_empty() && gone.is_empty()) && begun.elapsed() < SIGN_OF_LIFE {
-        clock::pause(LOOK_AGAIN);
-        let now = log.signs_of_life();
-        nodes.retain(|node| now.get(node) == before.get(node));
-        if let Some(alive) = gone.iter().find(|node| now.get(*node) != before.get(*node)) {
-            return Ok((nodes, Some(alive.clone())));
-        }
-    }
-    Ok((nodes, None))
-}
-
-/// Takes nodes out of the nodeset, and waits until the others go by it.
-fn fence(opened: &Opened, args: &EpochArgs, fenced: &BTreeSet<NodeName>) -> Result<(), MigrateError> {
-    let Some(path) = &args.operator else {
-        return Err(refused("--fence needs --operator".to_owned(), "give the operator key"));
-    };
-    let operator = keys::operator(path)?;
-    let nodeset = opened.log.nodeset();
-    let record = approve::with_suffix(path, ".nodeset");
-    approve::is_last(&record, &nodeset)?;
-    let next = fenced.iter().fold(nodeset.next(), |plan, node| plan.without_node(node)).sign(&operator);
-    let next =
-        next.map_err(|source| MigrateError::Document { path: opened.place.nodeset.clone(), source })?;
-    durable::replace(&opened.place.nodeset, next.as_bytes(), RECEIPT_MODE, durable::Sync::Disk)?;
-    durable::replace(&record, next.as_bytes(), RECEIPT_MODE, durable::Sync::Disk)?;
-    let begun = Instant::now();
-    while opened.log.nodeset().version() < next.version()
-        || opened.log.keyring().nodeset_version() < next.version()
-    {
-        if begun.elapsed() >= FENCING {
-            let why = "no node has taken over the nodeset without the fenced ones".to_owned();
-            return Err(refused(why, "give the --nodeset file that a daemon on this host was started with"));
-        }
-        clock::pause(LOOK_AGAIN);
-    }
-    Ok(())
 }
 
 fn highest(keyring: &Keyring) -> Epoch {
@@ -491,10 +248,6 @@ fn refused(why: String, hint: &str) -> MigrateError {
 fn not_understood(store: &StoreUrl) -> MigrateError {
     let why = format!("what `{store}` says about the rotation under way is of another version of this tool");
     refused(why, "go on with the version that began it")
-}
-
-fn not_understood_log() -> MigrateError {
-    refused("the log keeps no keyring of this rotation".to_owned(), "keep the log for examination")
 }
 
 /// The rotation that is under way, for `status`.

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use unibus_keyfile::digest::StateDigest;
 use unibus_keyfile::id::{Epoch, NodeName};
 
+use super::State;
 use crate::record::Timestamp;
 use crate::sealed_log::entry::{Content, Heartbeat};
+use crate::sealed_log::rotation::COPIES;
 use crate::sealed_log::stream::Generation;
 
 /// What an entry that is no record is called, apart from its epoch.
@@ -123,5 +125,52 @@ impl Controls {
                 }
             },
         }
+    }
+}
+
+impl State {
+    /// Whether an import is under way.
+    pub(in crate::sealed_log) fn import_open(&self) -> bool {
+        self.controls.import == Some(true)
+    }
+
+    /// Signed requests that expire at this time or before are refused.
+    pub(in crate::sealed_log) fn nonce_floor(&self) -> Option<Timestamp> {
+        self.controls.nonce_floor
+    }
+
+    /// The last sign of life of each node, and where it stands.
+    pub(in crate::sealed_log) const fn heartbeats(&self) -> &BTreeMap<NodeName, (u64, Heartbeat)> {
+        &self.controls.heartbeats
+    }
+
+    /// Where the stream was closed, and in which one the log goes on.
+    pub(in crate::sealed_log) const fn closed(&self) -> Option<(u64, Generation)> {
+        self.controls.closed
+    }
+
+    /// The last barrier, and what the view was when it passed it.
+    pub(in crate::sealed_log) const fn passage(&self) -> Option<&Passage> {
+        self.controls.passage.as_ref()
+    }
+
+    /// Who drives a rotation.
+    pub(in crate::sealed_log) const fn driven(&self) -> Option<Driven> {
+        self.controls.driven
+    }
+
+    /// What is kept for the receipt of a rotation.
+    pub(in crate::sealed_log) const fn evidence(&self) -> &BTreeMap<String, Vec<u8>> {
+        &self.controls.evidence
+    }
+
+    /// The copies that the stream may have although more are wanted: servers were missing when it was made.
+    pub(in crate::sealed_log) fn fewer_copies(&self) -> Option<usize> {
+        self.controls.evidence.get(COPIES).and_then(|bytes| bytes.first()).map(|copies| usize::from(*copies))
+    }
+
+    /// The digest that the last import mark carries.
+    pub(in crate::sealed_log) const fn import_digest(&self) -> Option<StateDigest> {
+        self.controls.import_digest
     }
 }
