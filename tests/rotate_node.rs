@@ -10,6 +10,11 @@ use unibus_tests::{Daemon, Host, Program, kv, wait};
 
 use unibus_tests::World;
 
+mod rotate_node {
+    mod disk;
+    pub(crate) mod killed;
+}
+
 const SIGHUP: rustix::process::Signal = rustix::process::Signal::HUP;
 
 /// The places at which the tool or the daemon can be stopped, in their order.
@@ -353,6 +358,10 @@ fn a_walk_that_is_stopped_goes_on_and_one_with_a_node_away_does_not_begin() {
     // Each changed once.
     assert_eq!(world.get(0, "/keys").json()["nodeset_version"], 4);
 
+    // Node by node by hand, and killed at each step.
+    rotate_node::killed::at_each_step(&world);
+
+    world.spread_nodeset();
     let keys: Vec<_> = (0..3).map(|index| fingerprints(&world.key_file(index))).collect();
     world.daemons.pop().map(Daemon::stop);
     let refused = world.rotate_nodes(0, &["--yes"]).run();

@@ -256,6 +256,7 @@ impl NodeKeys {
         let Served::Database(store) = &self.served else { return };
         let watcher: Arc<dyn Watcher> = posture;
         let mut seen: Option<Vec<u8>> = None;
+        let mut told: Option<String> = None;
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             let (store, watcher, path) = (Arc::clone(store), Arc::clone(&watcher), self.nodeset.clone());
@@ -280,11 +281,18 @@ impl NodeKeys {
                 }
                 Err(error) => {
                     let (path, why) = (self.nodeset.display(), in_full(&error));
-                    tracing::error!(%path, "the changed nodeset is not taken: {why}");
+                    if told.as_ref() != Some(&why) {
+                        tracing::error!(%path, "the changed nodeset is not taken: {why}");
+                        told = Some(why);
+                    }
+                    // A disk has room again, one day; a document stays as it is.
+                    if error.class() == ErrorClass::Io {
+                        continue;
+                    }
                 }
             }
             // Told once for each content of the file.
-            seen = Some(bytes);
+            (seen, told) = (Some(bytes), None);
         }
     }
 }

@@ -7,6 +7,8 @@ pub(crate) mod approve;
 mod compromise;
 mod own;
 mod stand;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 use std::collections::BTreeMap;

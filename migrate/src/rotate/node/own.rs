@@ -29,7 +29,7 @@ const RELOAD: &str = "/keys/reload";
 
 /// What is done next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
+pub(super) enum Step {
     /// A new key is put before the old one in the file.
     Begin,
     /// The daemon reads the file.
@@ -261,7 +261,7 @@ impl<'c> Change<'c> {
 }
 
 /// The next step, by what is there alone.
-fn next(stand: &Stand, begins: bool) -> Step {
+pub(super) fn next(stand: &Stand, begins: bool) -> Step {
     if begins {
         return Step::Begin;
     }
@@ -288,7 +288,7 @@ pub(super) fn open(place: &Place) -> Result<SqlcipherStore, MigrateError> {
 }
 
 /// An old key that nats-server's own encryption depends on.
-fn held(stand: &Stand) -> Option<String> {
+pub(super) fn held(stand: &Stand) -> Option<String> {
     let held = stand.report.server_key_of.clone()?;
     (held != stand.current()).then_some(held)
 }

@@ -184,7 +184,7 @@ fn wrong(why: String, hint: &str) -> MigrateError {
     RotateError::WrongKey { command: COMMAND, why, hint: hint.to_owned() }.into()
 }
 
-fn is_of_this_node(own: &NodeKeyFile, report: &KeysReport) -> Result<(), MigrateError> {
+pub(super) fn is_of_this_node(own: &NodeKeyFile, report: &KeysReport) -> Result<(), MigrateError> {
     let hint = "name the --state-dir and the key file of the same node";
     if own.cluster().to_string() != report.cluster {
         let (found, expected) = (own.cluster().fingerprint(), &report.cluster);
@@ -201,7 +201,7 @@ fn is_of_this_node(own: &NodeKeyFile, report: &KeysReport) -> Result<(), Migrate
     Ok(())
 }
 
-fn is_listed(own: &NodeKeyFile, nodeset: &Nodeset) -> Result<(), MigrateError> {
+pub(super) fn is_listed(own: &NodeKeyFile, nodeset: &Nodeset) -> Result<(), MigrateError> {
     if own.slots().iter().any(|slot| nodeset.node_of(slot.signing_public()).is_some()) {
         return Ok(());
     }
