@@ -17,8 +17,10 @@ use crate::rotate::RotateError;
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How long it is waited for all to answer at all.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
-/// How long it is waited for all to be well.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long it is waited for all to be well before anything is changed: whoever started it can do it again.
+pub(crate) const BEFORE: Duration = Duration::from_secs(20);
+/// The same in the midst of it, and at its end.
+pub(crate) const AFTERWARDS: Duration = Duration::from_secs(60);
 
 /// What the daemon of this host sees of all servers.
 ///
@@ -55,11 +57,16 @@ pub fn look_at_all(daemon: &Daemon, command: &'static str) -> Result<Status, Rot
     }
 }
 
-/// Waits until all is well; gives what was seen last. A daemon that does not answer is a doubt, too.
+/// Waits that long until all is well; gives what was seen last. A daemon that does not answer is a doubt, too.
 ///
 /// # Errors
 /// [`RotateError::Unwell`] with the last doubt.
-pub fn pass(daemon: &Daemon, command: &'static str, output: Output) -> Result<Status, RotateError> {
+pub fn pass(
+    daemon: &Daemon,
+    command: &'static str,
+    patience: Duration,
+    output: Output,
+) -> Result<Status, RotateError> {
     let begun = Instant::now();
     let mut gate = None::<Gate>;
     let mut progress = output.progress("gate", None);
@@ -81,7 +88,7 @@ pub fn pass(daemon: &Daemon, command: &'static str, output: Output) -> Result<St
                 }
             }
         };
-        if begun.elapsed() >= PATIENCE {
+        if begun.elapsed() >= patience {
             let hint = "make it well, and run it again: what is done is not done twice".to_owned();
             return Err(RotateError::Unwell { command, why: doubt, hint });
         }

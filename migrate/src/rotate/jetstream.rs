@@ -57,7 +57,9 @@ pub fn run(args: &JetstreamArgs, output: Output) -> Result<Answer, MigrateError>
     let mut done = Vec::new();
     for node in &work.left {
         // Before each, and not only between them: what was well when it was planned may not be any more.
-        gates::pass(&daemon, COMMAND, output)?;
+        let is_first = done.is_empty() && work.before.is_empty();
+        let patience = if is_first { gates::BEFORE } else { gates::AFTERWARDS };
+        gates::pass(&daemon, COMMAND, patience, output)?;
         let began = Instant::now();
         let up_ms = if node.as_str() == status.node {
             own(&daemon, &work.request(node), output)?.up_ms
@@ -71,7 +73,7 @@ pub fn run(args: &JetstreamArgs, output: Output) -> Result<Answer, MigrateError>
         done.push(json!({ "node": node.as_str(), "took_ms": took, "up_ms": up_ms }));
     }
     // The last one counts as any other.
-    let after = gates::pass(&daemon, COMMAND, output)?;
+    let after = gates::pass(&daemon, COMMAND, gates::AFTERWARDS, output)?;
     Ok(answer(args, &work, &done, &after))
 }
 

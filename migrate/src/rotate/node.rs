@@ -23,6 +23,7 @@ use crate::cli::{NodeArgs, Part};
 use crate::clock;
 use crate::daemon::{Answer as Said, Daemon};
 use crate::error::MigrateError;
+use crate::gates::{AFTERWARDS, BEFORE};
 use crate::output::{Answer, Output, row};
 use crate::plan::{Decision, Plan};
 use crate::rotate::RotateError;
@@ -97,11 +98,11 @@ fn alone(args: &NodeArgs, place: &Place, stand: &Stand, output: Output) -> Resul
     }
     let is_part = args.part == Some(Part::Prepare);
     if !is_part {
-        is_well(place, stand, output)?;
+        is_well(place, stand, BEFORE, output)?;
     }
     let value = change.run(output)?;
     if !is_part {
-        is_well(place, stand, output)?;
+        is_well(place, stand, AFTERWARDS, output)?;
     }
     let lines = own::lines(&value);
     Ok(Settled::Done(value, lines))
@@ -123,16 +124,16 @@ fn plan(args: &NodeArgs, stand: &Stand, nodes: &[String], step: String) -> Plan 
         .replacing(format!("the key of {}", nodes.join(", ")))
 }
 
-/// Not one green answer, but some seconds of them.
+/// Not one green answer, but some seconds of them, within `patience`.
 ///
 /// # Errors
 /// [`RotateError::Unwell`].
-fn is_well(place: &Place, stand: &Stand, output: Output) -> Result<(), MigrateError> {
+fn is_well(place: &Place, stand: &Stand, patience: Duration, output: Output) -> Result<(), MigrateError> {
     if !stand.is_served {
         return Ok(());
     }
     if stand.report.nodes.len() > 1 && place.database.is_none() {
-        crate::gates::pass(&place.daemon, COMMAND, output)?;
+        crate::gates::pass(&place.daemon, COMMAND, patience, output)?;
         return Ok(());
     }
     let begun = Instant::now();
@@ -146,7 +147,7 @@ fn is_well(place: &Place, stand: &Stand, output: Output) -> Result<(), MigrateEr
         match doubt {
             None if well_since.get_or_insert_with(Instant::now).elapsed() >= WELL_FOR => return Ok(()),
             None => {}
-            Some(why) if begun.elapsed() >= PATIENCE => {
+            Some(why) if begun.elapsed() >= patience => {
                 let hint = "make it well, and run it again: what is done is not done twice".to_owned();
                 return Err(RotateError::Unwell { command: COMMAND, why, hint }.into());
             }

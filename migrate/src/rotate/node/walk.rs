@@ -16,6 +16,7 @@ use super::stand::{Place, Stand};
 use super::{Walked, approve, is_well, plan, refused};
 use crate::cli::{NodeArgs, Part};
 use crate::error::MigrateError;
+use crate::gates::{AFTERWARDS, BEFORE};
 use crate::output::Output;
 use crate::plan::Decision;
 use crate::rotate::RotateError;
@@ -93,7 +94,7 @@ pub(super) fn run(
     {
         return Ok(Walked::Stop(answer));
     }
-    is_well(place, stand, output)?;
+    is_well(place, stand, BEFORE, output)?;
     note.write(place)?;
     let mut done = Vec::new();
     for node in &names {
@@ -104,7 +105,7 @@ pub(super) fn run(
             there(args, place, (node, from), output)?
         };
         // Before the next one, and after the last.
-        is_well(place, stand, output)?;
+        is_well(place, stand, AFTERWARDS, output)?;
         done.push(value);
     }
     remove(&Note::path(&place.state_dir))?;
