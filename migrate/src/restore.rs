@@ -56,7 +56,7 @@ pub fn run(args: &RestoreArgs, output: Output) -> Result<Answer, MigrateError> {
     rollback.is_accepted(args, target.own())?;
     let key = snapshot_key(args, target.own())?;
     key.unlock(&args.input, &verified)?;
-    let sticky = Sticky::gather(args, target.own())?;
+    let sticky = Sticky::gather(args, target.own(), &rollback.snapshot)?;
     let plan = target.facts(plan(args, &verified));
     let plan = with_past(plan.fact("sticky_revocations", sticky.text()), &target, &rollback);
     if let Decision::Stop(answer) = plan.settle(&args.consent, output)? {
@@ -456,6 +456,11 @@ fn answer(
         row("read back", read_back),
     ];
     lines.extend(kept.lines());
+    if args.supersede.is_none() {
+        let since = format!("what was revoked, removed or closed since {} is back", header.created);
+        let but = if args.revoked.is_some() { ", but for the keys of the list" } else { "" };
+        lines.push(row("superseded", format!("no store: {since}{but}")));
+    }
     if let Some(what) = rollback.text() {
         lines.push(row("rolled back", what));
     }

@@ -10,7 +10,7 @@ use unibus_keyfile::id::Epoch;
 use unibus_keyfile::node_key::NodeKeyFile;
 use unibus_store::error::StoreError;
 use unibus_store::record::{
-    Endpoint, Record, RecordBytes, RecordId, RoomId, SignPub, Timestamp, User, UserStatus,
+    Endpoint, Handle, Record, RecordBytes, RecordId, RoomId, SignPub, Timestamp, User, UserRole, UserStatus,
 };
 use unibus_store::sqlcipher::Keys;
 use unibus_store::store::{Census, ExportSink, Position};
@@ -23,10 +23,17 @@ use crate::output::row;
 use crate::quarantine::Quarantine;
 use crate::source::StoreUrl;
 
+/// Rooms that are named in a report; the rest is counted.
+const NAMED: usize = 1_000;
+/// Handle of a revoked user of whom only the key is known.
+const NO_HANDLE: &str = "(unknown)";
+
 /// What is known to be revoked or removed.
 #[derive(Debug, Default)]
 pub(super) struct Sticky {
     revoked: HashMap<SignPub, Option<Timestamp>>,
+    /// The same in canonical order: one that the snapshot does not know could be added anew otherwise.
+    users: Vec<User>,
     superseded: Option<Superseded>,
     last_epoch: Option<Epoch>,
     /// Entries of the superseded log that could not be read.
@@ -37,11 +44,12 @@ pub(super) struct Sticky {
 /// megabytes, and one removed member in 10^13 taken for one that is still there.
 #[derive(Debug, Default)]
 struct Superseded {
-    /// Its revoked users, in canonical order: one that the snapshot does not know could be added anew otherwise.
-    users: Vec<User>,
     rooms: HashSet<u64>,
     members: HashSet<u64>,
     hasher: RandomState,
+    /// Whether it is a later state of what the snapshot holds, and nothing of it is missing: then a room that it does
+    /// not have was closed.
+    is_later: bool,
 }
 
 impl Superseded {
@@ -49,20 +57,56 @@ impl Superseded {
         self.hasher.hash_one(id)
     }
 
-    /// Whether the room is there and the member is not.
+    fn has_room(&self, room: &RoomId) -> bool {
+        self.rooms.contains(&self.hash(room))
+    }
+
+    /// Whether the room was closed, or is there and the member is not.
     fn has_removed(&self, room: &RoomId, endpoint: &Endpoint) -> bool {
-        self.rooms.contains(&self.hash(room)) && !self.members.contains(&self.hash(&(room, endpoint)))
+        if self.has_room(room) {
+            return !self.members.contains(&self.hash(&(room, endpoint)));
+        }
+        self.is_later
     }
 }
 
 impl Sticky {
     /// Reads the superseded store and the file of revoked keys.
-    pub(super) fn gather(args: &RestoreArgs, own: &Arc<NodeKeyFile>) -> Result<Self, MigrateError> {
+    pub(super) fn gather(
+        args: &RestoreArgs,
+        own: &Arc<NodeKeyFile>,
+        snapshot: &Position,
+    ) -> Result<Self, MigrateError> {
         let mut sticky = Self::default();
         if let Some(path) = &args.revoked {
             sticky.read_file(path)?;
         }
-        let Some(url) = &args.supersede else { return Ok(sticky) };
+        if let Some(url) = &args.supersede {
+            sticky.read_superseded(url, args, own, snapshot)?;
+        }
+        sticky.name_the_nameless();
+        Ok(sticky)
+    }
+
+    /// Gives keys of which nothing else is known a record, so that nobody can add them anew.
+    fn name_the_nameless(&mut self) {
+        let known: HashSet<SignPub> = self.users.iter().map(|user| user.sign_pub).collect();
+        let (Ok(handle), Some(now)) = (Handle::parse(NO_HANDLE), now()) else { return };
+        for key in self.revoked.keys().filter(|key| !known.contains(*key)) {
+            let mut user = User::new(*key, handle.clone(), UserRole::Member, now);
+            user.status = UserStatus::Revoked { at: Some(now) };
+            self.users.push(user);
+        }
+        self.users.sort_by_key(|user| user.sign_pub);
+    }
+
+    fn read_superseded(
+        &mut self,
+        url: &StoreUrl,
+        args: &RestoreArgs,
+        own: &Arc<NodeKeyFile>,
+        snapshot: &Position,
+    ) -> Result<(), MigrateError> {
         if !matches!(url, StoreUrl::Sqlcipher(_) | StoreUrl::Kv(_)) {
             let hint =
                 "give the encrypted store that is being replaced; a list of keys goes into --revoked FILE";
@@ -76,12 +120,17 @@ impl Sticky {
         if source_cluster != target_cluster {
             return Err(MigrateError::OtherCluster { source_cluster, target_cluster });
         }
-        sticky.quarantine = Quarantine::of_log(&opened.quarantined);
-        let mut sink = Gather { revoked: &mut sticky.revoked, superseded: Superseded::default() };
-        opened.store().export(&mut sink)?;
-        sticky.superseded = Some(sink.superseded);
-        sticky.last_epoch = Some(last_epoch(&opened.keyring));
-        Ok(sticky)
+        self.quarantine = Quarantine::of_log(&opened.quarantined);
+        let (revoked, users) = (&mut self.revoked, &mut self.users);
+        let mut sink = Gather { revoked, users, superseded: Superseded::default() };
+        let stands = opened.store().export(&mut sink)?;
+        let mut superseded = sink.superseded;
+        superseded.is_later = stands.lineage == snapshot.lineage
+            && stands.sequence >= snapshot.sequence
+            && self.quarantine.count() == 0;
+        self.superseded = Some(superseded);
+        self.last_epoch = Some(last_epoch(&opened.keyring));
+        Ok(())
     }
 
     fn read_file(&mut self, path: &Path) -> Result<(), MigrateError> {
@@ -160,8 +209,7 @@ impl Sticky {
         kept: &mut Kept,
         give: &mut dyn FnMut(RecordBytes) -> Result<(), MigrateError>,
     ) -> Result<(), MigrateError> {
-        let users = self.superseded.as_ref().map_or(&[][..], |superseded| &superseded.users);
-        while let Some(user) = users.get(kept.passed) {
+        while let Some(user) = self.users.get(kept.passed) {
             let id = RecordId::User(user.sign_pub);
             if up_to.is_some_and(|up_to| *up_to < id) {
                 break;
@@ -185,6 +233,19 @@ impl Sticky {
                     kept.revoked = kept.revoked.saturating_add(1);
                 }
                 Some(user.into())
+            }
+            Record::Room(room)
+                if self.superseded.as_ref().is_some_and(|one| !one.has_room(&room.room_id)) =>
+            {
+                if self.superseded.as_ref().is_some_and(|one| one.is_later) {
+                    kept.closed = kept.closed.saturating_add(1);
+                    return None;
+                }
+                kept.unknown = kept.unknown.saturating_add(1);
+                if kept.named.len() < NAMED {
+                    kept.named.push(room.room_id.clone());
+                }
+                Some(room.into())
             }
             Record::Member(member) if self.has_removed(&member.room_id, &member.endpoint()) => {
                 kept.removed = kept.removed.saturating_add(1);
@@ -210,6 +271,7 @@ fn now() -> Option<Timestamp> {
 
 struct Gather<'a> {
     revoked: &'a mut HashMap<SignPub, Option<Timestamp>>,
+    users: &'a mut Vec<User>,
     superseded: Superseded,
 }
 
@@ -222,12 +284,16 @@ impl ExportSink for Gather<'_> {
         match id {
             RecordId::User(key) => {
                 let record = Record::decode(bytes);
-                if let Ok(Record::User(user)) = record
-                    && let UserStatus::Revoked { at } = user.status
-                {
+                let Ok(Record::User(mut user)) = record else { return Ok(()) };
+                if let UserStatus::Revoked { at } = user.status {
                     self.revoked.insert(*key, at);
-                    self.superseded.users.push(user);
+                } else if self.revoked.contains_key(key) {
+                    // Revoked by the list.
+                    user.status = UserStatus::Revoked { at: now() };
+                } else {
+                    return Ok(());
                 }
+                self.users.push(user);
             }
             RecordId::Room(room) => {
                 let hash = self.superseded.hash(room);
@@ -249,34 +315,49 @@ pub(super) struct Kept {
     revoked: u64,
     removed: u64,
     keys: u64,
+    /// Rooms that were closed since.
+    closed: u64,
     /// Revoked users that the snapshot did not know.
     added: u64,
+    /// Rooms of which the superseded store says nothing, and the first of them.
+    unknown: u64,
+    named: Vec<RoomId>,
     /// How many of the revoked users were compared with the snapshot's.
     passed: usize,
 }
 
 impl Kept {
     pub(super) fn is_nothing(&self) -> bool {
-        (self.revoked, self.removed, self.keys, self.added) == (0, 0, 0, 0)
+        [self.revoked, self.removed, self.keys, self.closed, self.added].iter().all(|count| *count == 0)
     }
 
     pub(super) fn object(&self) -> Value {
         json!({
             "users_kept_revoked": self.revoked, "revoked_users_added": self.added,
             "members_kept_removed": self.removed, "room_keys_dropped": self.keys,
+            "rooms_kept_closed": self.closed,
+            "rooms_of_which_nothing_is_known": self.unknown,
+            "of_these": self.named.iter().map(RoomId::as_str).collect::<Vec<_>>(),
         })
     }
 
     pub(super) fn lines(&self) -> Vec<String> {
-        if self.is_nothing() {
-            return Vec::new();
-        }
-        vec![
-            row(
+        let mut lines = Vec::new();
+        if !self.is_nothing() {
+            lines.push(row(
                 "kept revoked",
                 format!("{} users, and {} that the snapshot did not know", self.revoked, self.added),
-            ),
-            row("kept removed", format!("{} members with {} room keys", self.removed, self.keys)),
-        ]
+            ));
+            let (members, keys, rooms) = (self.removed, self.keys, self.closed);
+            lines
+                .push(row("kept removed", format!("{rooms} rooms; {members} members with {keys} room keys")));
+        }
+        if self.unknown > 0 {
+            let what =
+                "rooms are back of which the superseded store knows nothing; close those that were closed:";
+            lines.push(row("perhaps closed", format!("{} {what}", self.unknown)));
+            lines.extend(self.named.iter().map(|room| format!("  {}", room.as_str())));
+        }
+        lines
     }
 }

@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 use unibus_store::domain::Actor;
-use unibus_store::record::{Handle, SignPub, Timestamp, User, UserRole};
+use unibus_store::error::StoreError;
+use unibus_store::record::{Endpoint, Handle, RoomId, SignPub, Timestamp, User, UserRole};
 use unibus_store::store::{Nonce, Store, Strength};
 
 use crate::world::World;
@@ -83,7 +84,7 @@ async fn what_the_superseded_store_revoked_or_removed_stays_so() {
     // Somebody who is a plain member of some room.
     let mut removed = None;
     for user in &users {
-        let endpoint = unibus_store::record::Endpoint::of(&user.sign_pub);
+        let endpoint = Endpoint::of(&user.sign_pub);
         let rooms = store.rooms_of(endpoint, Strength::Local).await.unwrap();
         if let Some(one) = rooms.into_iter().find(|one| one.room.owner != endpoint) {
             removed = Some((one.room.room_id, endpoint));
@@ -92,8 +93,10 @@ async fn what_the_superseded_store_revoked_or_removed_stays_so() {
     }
     let (room, endpoint) = removed.unwrap();
     store.remove_member(Actor::Operator, room.clone(), endpoint).await.unwrap();
+    let closed = close_a_room(&store, &users, &room).await;
     drop(store);
-    std::fs::write(world.path("revoked"), format!("# left\n\n{}\n", active[1].sign_pub)).unwrap();
+    let unknown = SignPub::from_bytes([77; 32]).unwrap();
+    std::fs::write(world.path("revoked"), format!("# left\n\n{}\n{unknown}\n", active[1].sign_pub)).unwrap();
     let restored = world
         .run(
             "restore --json --in s.snap --to sqlcipher:next/control.db --nodeset keys/nodeset \
@@ -102,8 +105,18 @@ async fn what_the_superseded_store_revoked_or_removed_stays_so() {
         .expect(0)
         .json();
     assert_eq!(restored["sticky"]["users_kept_revoked"], 2);
-    assert_eq!(restored["sticky"]["members_kept_removed"], 1);
+    assert_eq!(restored["sticky"]["members_kept_removed"], 1 + closed.1, "{restored}");
+    assert_eq!(restored["sticky"]["rooms_kept_closed"], 1, "{restored}");
+    assert_eq!(restored["sticky"]["rooms_of_which_nothing_is_known"], 0, "{restored}");
+    assert_eq!(restored["sticky"]["revoked_users_added"], 1, "{restored}");
     assert_ne!(restored["state_digest"], restored["snapshot_digest"]);
+    // A key that only the list knows can be added as little as any other revoked one.
+    let store = world.serve_at("next");
+    let again = User::new(unknown, Handle::parse("again").unwrap(), UserRole::Member, Timestamp::MIN);
+    let again = store.add_user(Actor::Operator, again).await;
+    assert!(matches!(again, Err(StoreError::AlreadyExists { .. })), "{again:?}");
+    assert!(store.room(closed.0, Strength::Local).await.unwrap().is_none());
+    drop(store);
     assert_eq!(
         world.run("verify --json sqlcipher:next/control.db --nodeset keys/nodeset").expect(0).json()["dangling"],
         0
@@ -113,6 +126,42 @@ async fn what_the_superseded_store_revoked_or_removed_stays_so() {
         .run("restore --in s.snap --to sqlcipher:last/control.db --nodeset keys/nodeset --operator keys/operator.key --revoked revoked")
         .expect(2);
     assert!(bad.stderr.contains("line 1"), "{bad:?}");
+}
+
+/// Removes everybody from a room, the owner last; gives which it was, and how many members it had.
+async fn close_a_room(store: &impl Store, users: &[User], but: &RoomId) -> (RoomId, u64) {
+    for user in users {
+        let owner = Endpoint::of(&user.sign_pub);
+        let rooms = store.rooms_of(owner, Strength::Local).await.unwrap();
+        let Some(one) = rooms.into_iter().find(|one| one.room.owner == owner && one.room.room_id != *but)
+        else {
+            continue;
+        };
+        let room = one.room.room_id;
+        let members = store.members(room.clone(), Strength::Local).await.unwrap();
+        for member in members.iter().filter(|member| member.endpoint() != owner) {
+            store.remove_member(Actor::Operator, room.clone(), member.endpoint()).await.unwrap();
+        }
+        store.remove_member(Actor::Operator, room.clone(), owner).await.unwrap();
+        return (room, u64::try_from(members.len()).unwrap());
+    }
+    panic!("no room has an owner");
+}
+
+#[test]
+fn rooms_of_which_the_superseded_store_knows_nothing_are_named() {
+    let world = World::with_snapshot(20, 3);
+    // Another store of the same cluster: that it has no such room does not say that it was closed.
+    let make = "sqlcipher:another/control.db --nodeset keys/nodeset";
+    world.run("sample --users 2 --rooms 1 --seed 9 --out another.db").expect(0);
+    world.run(&format!("copy --from sqlite:another.db --to {make} --yes")).expect(0);
+    let words = "restore --json --in s.snap --to sqlcipher:next/control.db --nodeset keys/nodeset \
+                 --operator keys/operator.key --supersede sqlcipher:another/control.db";
+    let restored = world.run(words).expect(0).json();
+    let (sticky, rooms) = (&restored["sticky"], &restored["entries"]["rooms"]);
+    assert_eq!((&sticky["rooms_kept_closed"], rooms), (&0.into(), &3.into()), "{restored}");
+    assert_eq!(sticky["rooms_of_which_nothing_is_known"], 3, "{restored}");
+    assert_eq!(sticky["of_these"].as_array().unwrap().len(), 3, "{restored}");
 }
 
 #[test]

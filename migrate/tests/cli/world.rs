@@ -156,6 +156,13 @@ impl World {
         ))
         .unwrap()
     }
+
+    /// The store in another folder, under the nodeset that all share.
+    pub(crate) fn serve_at(&self, folder: &str) -> SqlcipherStore {
+        let own = Keys::Node(Arc::new(NodeKeyFile::load(&self.path("keys/alpha.key")).unwrap()));
+        let options = OpenOptions::new(&self.path(folder).join("control.db"), own, now());
+        SqlcipherStore::open(&options.nodeset(&self.path("keys/nodeset"))).unwrap()
+    }
 }
 
 fn list(folder: &Path, files: &mut BTreeMap<PathBuf, (u32, Vec<u8>)>) {
