@@ -10,9 +10,9 @@ use unibus_tests::wait;
 
 use crate::world::{World, digest};
 
-/// 20,000 records, with their rooms, members and keys.
+/// Some 20,000 records, with their rooms, members and keys; more with `UNIBUS_TEST_ROWS`.
 fn users() -> u64 {
-    std::env::var("UNIBUS_TEST_RECORDS").map_or(7_500, |text| text.parse().expect("a number"))
+    std::env::var("UNIBUS_TEST_ROWS").map_or(7_500, |text| text.parse().expect("a number"))
 }
 
 fn user(number: u8) -> User {

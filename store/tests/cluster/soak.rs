@@ -19,7 +19,7 @@ const FIRST_PRELOADED: u32 = 1_000_000_000;
 /// How long; ten minutes outside CI by `UNIBUS_SOAK_SECONDS=600`.
 fn lasts() -> Duration {
     let seconds = std::env::var("UNIBUS_SOAK_SECONDS").ok().and_then(|text| text.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(60))
+    Duration::from_secs(seconds.unwrap_or(30))
 }
 
 /// What one writer knows: acknowledged for certain, and perhaps.
