@@ -31,12 +31,12 @@ pub fn run(arguments: &[String]) -> Result<(), String> {
 
 /// Checks the store's features one by one: each must stand alone.
 pub fn features() -> Result<(), String> {
-    // With `unibus-nats` beside it the C code is what the tests have built, and is not built a second time.
-    let store = ["check", "--package", "unibus-store", "--package", "unibus-nats", "--lib"];
+    let store = ["check", "--lib", "--package", "unibus-store", "--no-default-features"];
     for alone in [
-        &["--no-default-features"][..],
-        &["--no-default-features", "--features", "unibus-store/sqlcipher"],
-        &["--no-default-features", "--features", "unibus-store/testing"],
+        &[][..],
+        &["--features", "unibus-store/testing"],
+        // With `unibus-nats` beside it the C code is what the tests have built, and is not built a second time.
+        &["--features", "unibus-store/sqlcipher", "--package", "unibus-nats"],
     ] {
         cargo().args(store).args(alone).run()?;
     }
