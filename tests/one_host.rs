@@ -6,6 +6,10 @@ use serde_json::json;
 use std::fs;
 use unibus_tests::{Daemon, Host, Program, Scratch, wait};
 
+mod one_host {
+    mod rotated;
+}
+
 fn records() -> u64 {
     std::env::var("UNIBUS_TEST_RECORDS").map_or(2_000, |text| text.parse().expect("a number"))
 }

@@ -28,6 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Looks without an answer until it is taken for gone.
 const LOOKS: u32 = 20;
 
+/// The code of its answer while it rotates.
+const BUSY: &str = "UB-S130";
+
 /// The steps that a daemon names, as progress shows them.
 const STEPS: [&str; 8] =
     ["preflight", "acknowledge", "copy", "verify", "swap", "wait for a reader", "prove", "receipt"];
@@ -46,6 +49,8 @@ pub(super) struct Begin {
     pub(super) retain: bool,
     pub(super) remarks: Vec<String>,
     pub(super) rate: Option<u64>,
+    /// Whether one that the daemon is at already is followed to its end: a tool before this one began it.
+    pub(super) follows: bool,
 }
 
 /// A daemon that runs.
@@ -75,7 +80,7 @@ impl Daemon {
             "plan": data_encoding::HEXLOWER.encode(&begin.plan), "remarks": begin.remarks, "rate": begin.rate,
         });
         let (status, answer) = self.ask("POST", ROTATE, &body).map_err(|error| self.silent(&error))?;
-        if status != 202 {
+        if status != 202 && !(begin.follows && is_busy(&answer)) {
             return Err(refusal(status, &answer).into());
         }
         let (shown, mut unanswered) = (Shown::new(output), 0);
@@ -139,6 +144,11 @@ impl Daemon {
         let (status, answer) = exchange(&self.state_dir, (method, path), &body, PATIENCE)?;
         Ok((status, serde_json::from_slice(&answer).unwrap_or(Value::Null)))
     }
+}
+
+/// Whether the daemon rotates already.
+fn is_busy(answer: &Value) -> bool {
+    answer.get("code").and_then(Value::as_str) == Some(BUSY)
 }
 
 /// What the daemon said, as an error with the class that it had there.

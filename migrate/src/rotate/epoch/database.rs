@@ -187,6 +187,7 @@ fn go(asked: &Asked<'_>, output: Output) -> Result<Answer, MigrateError> {
                 retain: asked.old_key == OldKey::Retained,
                 remarks,
                 rate: asked.consent.rate,
+                follows: asked.command == "resume",
             };
             daemon.rotate(&begin, output)?
         }
