@@ -3,6 +3,7 @@
 
 mod censuses;
 mod driver;
+mod parts;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -44,8 +45,6 @@ pub enum RotationEvent<'a> {
 pub(super) const PLAN: &str = "plan";
 /// Label of how many copies a stream may have that was made while servers were missing.
 pub(super) const COPIES: &str = "copies";
-/// Label of the receipt of the last rotation.
-const RECEIPT: &str = "receipt";
 /// Time that the log has to be in its next stream.
 const OPENING: Duration = Duration::from_secs(60);
 
@@ -116,14 +115,14 @@ impl SealedLog {
     /// The receipt of the last rotation.
     #[must_use]
     pub fn last_receipt(&self) -> Option<Vec<u8>> {
-        self.shared.state().evidence().get(RECEIPT).cloned()
+        parts::join(self.shared.state().evidence())
     }
 
     /// What the log keeps for the receipt.
     #[must_use]
     pub fn evidence(&self) -> Evidence {
         let mut all = self.shared.state().evidence().clone();
-        all.retain(|label, _| ![PLAN, RECEIPT, COPIES].contains(&label.as_str()));
+        all.retain(|label, _| ![PLAN, COPIES].contains(&label.as_str()) && !parts::is_receipt(label));
         all
     }
 
@@ -173,7 +172,13 @@ impl SealedLog {
     /// # Errors
     /// [`LogError`].
     pub fn end_rotation(&self, receipt: &[u8]) -> Result<(), LogError> {
-        self.keep(RECEIPT, Some(receipt.to_vec()))?;
+        for (label, part) in parts::split(receipt) {
+            self.keep(&label, Some(part))?;
+        }
+        let gone = parts::left_over(self.shared.state().evidence(), receipt);
+        for label in gone {
+            self.keep(&label, None)?;
+        }
         self.forget_evidence()
     }
 

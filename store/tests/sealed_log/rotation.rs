@@ -53,11 +53,20 @@ async fn one_node_alone_rotates_and_leaves_nothing_of_the_old_epoch_in_its_folde
     rotated(&site).await;
     let found = audit::scan(audit::Canaries::default(), &[js(&site)], audit::Options::default(), &|_| {});
     assert_eq!(found.envelopes.into_keys().collect::<Vec<_>>(), [2]);
+    // A receipt of many nodes, which no entry has room for; then one of few.
+    let tool = SealedLog::open(options(&site).access(Access::Visit)).unwrap();
+    let large = vec![b'r'; 1_300_000];
+    tool.end_rotation(&large).unwrap();
+    assert_eq!(tool.last_receipt().unwrap(), large);
+    tool.end_rotation(&large[1..]).unwrap();
+    drop(tool);
     site.stop();
     site.start();
     let log = site.open().unwrap();
     assert_eq!(log.census().users, 24);
     assert_eq!(log.verify().unwrap().position, log.position().unwrap());
+    assert_eq!(log.last_receipt().unwrap(), large[1..]);
+    assert!(log.evidence().is_empty(), "{:?}", log.evidence().keys());
 }
 
 #[tokio::test(flavor = "multi_thread")]
