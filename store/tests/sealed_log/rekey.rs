@@ -2,9 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use unibus_keyfile::id::Fingerprint;
 use unibus_keyfile::keyring::Summary;
 use unibus_keyfile::node_key::NodeKeyFile;
+use unibus_keyfile::nodeset::Nodeset;
 use unibus_keyfile::operator_key::OperatorKey;
 use unibus_keyfile::witness::{self, Witness};
 use unibus_store::keys::{Keys, ReplaceError};
@@ -116,4 +119,64 @@ async fn a_witness_that_cannot_be_sealed_anew_leaves_the_key_as_it_is() {
     drop(log);
     assert_eq!(sealed_by(&site), site.own.fingerprints()[0].to_string());
     drop(site.open().unwrap());
+}
+
+/// Brings a nodeset to a node that serves, and says which keys have signed the keyring for it, and when.
+async fn wrapped(log: &SealedLog, nodeset: &Nodeset, path: &Path) -> (Vec<Fingerprint>, Duration) {
+    std::fs::write(path, nodeset.as_bytes()).unwrap();
+    until("the nodeset", async || log.nodeset().version() == nodeset.version()).await;
+    let begun = Instant::now();
+    let version = nodeset.version();
+    until("the keyring", async || log.keyring().nodeset_version() == version).await;
+    let says = Summary::decode(log.keyring().as_bytes()).unwrap();
+    (says.signers, begun.elapsed())
+}
+
+#[tokio::test]
+async fn the_keyring_is_left_to_the_node_whose_key_has_changed_and_wrapped_by_another_if_it_stays_away() {
+    let site = Site::new();
+    let other = NodeKeyFile::generate("beta".parse().unwrap(), site.operator.cluster_id());
+    let two = site.nodeset.next().with_node(other.member(now())).sign(&site.operator).unwrap();
+    let (own_path, path) = (site.folder.path().join("nodeset"), site.folder.path().join("nodeset-beta"));
+    let state = site.folder.path().join("state-beta");
+    std::fs::create_dir(&state).unwrap();
+    for path in [&own_path, &path] {
+        std::fs::write(path, two.as_bytes()).unwrap();
+    }
+    let alpha = site.open().unwrap();
+    let keys = Keys::Node(Arc::new(again(&other)));
+    let beta = LogOptions::new(vec![site.url()], keys, &path, &state, Arc::new(clock));
+    let beta = SealedLog::open(beta).unwrap();
+    until("both", async || beta.acknowledged().len() == 2).await;
+
+    // It comes again within that time.
+    let mut own = again(&site.own);
+    own.rotate().unwrap();
+    let three = two.next().with_node(own.member(now())).sign(&site.operator).unwrap();
+    drop(alpha);
+    let reopened = {
+        let keys = Keys::Node(Arc::new(again(&own)));
+        let options = LogOptions::new(vec![site.url()], keys, &own_path, &site.state_dir(), Arc::new(clock));
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_secs(2));
+            SealedLog::open(options).unwrap()
+        })
+    };
+    let (signers, _) = wrapped(&beta, &three, &path).await;
+    assert_eq!(signers, own.fingerprints(), "only the node itself can show that it is the same");
+    let alpha = reopened.join().unwrap();
+    until("both", async || beta.acknowledged().values().all(|said| *said == beta.keyring().version())).await;
+
+    // It stays away.
+    own.retire();
+    alpha.replace_keys(Arc::new(again(&own))).unwrap();
+    own.rotate().unwrap();
+    let four = three.next().with_node(own.member(now())).sign(&site.operator).unwrap();
+    drop(alpha);
+    let (signers, took) = wrapped(&beta, &four, &path).await;
+    assert_eq!(signers, other.fingerprints());
+    println!("wrapped by another after {took:?}");
+    assert!(took >= Duration::from_secs(4), "{took:?}: it was not waited for");
+    let alpha = open_with(&site, &own, &site.state_dir()).unwrap();
+    add(&alpha, 1..3).await;
 }

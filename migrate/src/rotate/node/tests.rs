@@ -5,6 +5,7 @@ use std::path::Path;
 
 use unibus_keyfile::durable::{self, Sync};
 use unibus_keyfile::id::{Lineage, UnixTime};
+use unibus_keyfile::key_text;
 use unibus_keyfile::keyring::Keyring;
 use unibus_keyfile::node_key::NodeKeyFile;
 use unibus_keyfile::nodeset::{Nodeset, Plan};
@@ -136,6 +137,18 @@ fn approve(cluster: &Cluster, folder: &Path, node: &str, request: &Request) -> O
     said.err().map(|error| error.to_string())
 }
 
+/// The keys of a file under another name, or of another cluster.
+fn posing(own: &NodeKeyFile, cluster: &[u8; 32], name: &str) -> NodeKeyFile {
+    let text = own.to_text();
+    let lines = text.lines().map(|line| {
+        let Some(payload) = key_text::decode(key_text::NODE_PREFIX, line) else { return String::new() };
+        let (version, seed) = (&payload[..1], &payload[33..65]);
+        let posed = [version, cluster, seed, name.as_bytes()].concat();
+        key_text::encode_secret(key_text::NODE_PREFIX, &posed).to_string()
+    });
+    NodeKeyFile::parse(&lines.collect::<Vec<_>>().join("\n")).unwrap()
+}
+
 #[test]
 fn the_operator_signs_for_the_node_whose_old_key_has_signed_and_for_no_other() {
     let folder = tempfile::tempdir().unwrap();
@@ -156,6 +169,10 @@ fn the_operator_signs_for_the_node_whose_old_key_has_signed_and_for_no_other() {
     let mut stranger = generate("alpha", &cluster.operator);
     stranger.rotate().unwrap();
     refused("alpha", &stranger);
+    // A node asks for another's place, or for a place in another cluster: the key that has signed is its own.
+    let cluster_bytes = *cluster.operator.cluster_id().as_bytes();
+    refused("alpha", &posing(&cluster.own, &cluster_bytes, "beta"));
+    refused("alpha", &posing(&cluster.own, &[7; 32], "alpha"));
     // It is not the request of that node.
     refused("beta", &cluster.own);
     refused("delta", &cluster.own);

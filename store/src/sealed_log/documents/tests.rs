@@ -211,3 +211,32 @@ fn a_document_with_a_header_is_none_of_ours() {
     raw.foreign_header = Some("Nats-TTL");
     assert_planted(site.documents().adopt(&site.keys(), &DocumentName::Nodeset, &raw, false));
 }
+
+#[test]
+fn a_keyring_that_was_accepted_once_is_taken_also_when_its_signer_is_gone_and_no_other_is() {
+    let site = Site::new();
+    let (beta, two) = wider(&site, "beta");
+    let accepted = site.keyring.rewrap(&two, &site.own, &site.secrets).unwrap();
+    // The one who signed it is out of the nodeset, and nobody has wrapped it anew.
+    let three = two.next().without_node(site.own.name()).sign(&site.operator).unwrap();
+    let keys = Keys::Node(std::sync::Arc::new(beta));
+    let open = |keyring: &Keyring, known: Option<DocumentHash>| {
+        let published = document(&DocumentName::Nodeset, 3, three.as_bytes());
+        let keyring = document(&DocumentName::Keyring, 4, keyring.as_bytes());
+        Documents::open(&keys, three.clone(), (&published, &keyring), Generation::FIRST, known)
+    };
+    let found = open(&accepted, Some(accepted.hash())).unwrap();
+    assert_eq!(found.keyring.hash(), accepted.hash());
+    let refused = |keyring: &Keyring, known| {
+        let found = open(keyring, known).unwrap_err();
+        let LogError::UntrustedEntry { document: "keyring", source, .. } = found else {
+            panic!("{found:?}");
+        };
+        assert!(matches!(source, DocumentError::Signer { .. }), "{source:?}");
+    };
+    refused(&accepted, None);
+    refused(&accepted, Some(three.hash()));
+    // What the removed node signs afterwards follows it, and is still not taken.
+    let later = accepted.rewrap(&two, &site.own, &site.secrets).unwrap();
+    refused(&later, Some(accepted.hash()));
+}
