@@ -8,6 +8,8 @@ mod cut_short;
 mod plain;
 #[path = "kv_migrate/refusals.rs"]
 mod refusals;
+#[path = "kv_migrate/superseded.rs"]
+mod superseded;
 #[path = "kv_migrate/three.rs"]
 mod three;
 #[path = "kv_migrate/unsound.rs"]

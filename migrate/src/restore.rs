@@ -472,6 +472,8 @@ fn answer(
             "revocations",
             format!("perhaps not all: {count} entries of the superseded log say nothing"),
         ));
+        lines
+            .push(row("members", "one whose entry there says nothing is taken for removed: invite it again"));
         lines.extend(quarantine.lines());
     }
     if census.blobs > 0 {
