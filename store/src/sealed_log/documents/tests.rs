@@ -219,7 +219,7 @@ fn a_keyring_that_was_accepted_once_is_taken_also_when_its_signer_is_gone_and_no
     let accepted = site.keyring.rewrap(&two, &site.own, &site.secrets).unwrap();
     // The one who signed it is out of the nodeset, and nobody has wrapped it anew.
     let three = two.next().without_node(site.own.name()).sign(&site.operator).unwrap();
-    let keys = Keys::Node(std::sync::Arc::new(beta));
+    let keys = Keys::Node(Arc::new(beta));
     let open = |keyring: &Keyring, known: Option<DocumentHash>| {
         let published = document(&DocumentName::Nodeset, 3, three.as_bytes());
         let keyring = document(&DocumentName::Keyring, 4, keyring.as_bytes());
