@@ -91,10 +91,11 @@ impl Sticky {
     /// Gives keys of which nothing else is known a record, so that nobody can add them anew.
     fn name_the_nameless(&mut self) {
         let known: HashSet<SignPub> = self.users.iter().map(|user| user.sign_pub).collect();
-        let (Ok(handle), Some(now)) = (Handle::parse(NO_HANDLE), now()) else { return };
+        let Ok(handle) = Handle::parse(NO_HANDLE) else { return };
+        let at = now();
         for key in self.revoked.keys().filter(|key| !known.contains(*key)) {
-            let mut user = User::new(*key, handle.clone(), UserRole::Member, now);
-            user.status = UserStatus::Revoked { at: Some(now) };
+            let mut user = User::new(*key, handle.clone(), UserRole::Member, at.unwrap_or(Timestamp::MIN));
+            user.status = UserStatus::Revoked { at };
             self.users.push(user);
         }
         self.users.sort_by_key(|user| user.sign_pub);
