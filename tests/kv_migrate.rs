@@ -1,6 +1,6 @@
 //! The tool on a sealed log: in, out, cut short, damaged.
 //!
-//! `UNIBUS_TEST_RECORDS` sets how many users there are; rooms are a tenth, and members and keys come with them.
+//! `UNIBUS_TEST_ROWS` sets how many users the way through has; rooms are a tenth, and members and keys come with them.
 
 #[path = "kv_migrate/cut_short.rs"]
 mod cut_short;

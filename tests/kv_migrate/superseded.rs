@@ -5,11 +5,7 @@ use unibus_store::record::User;
 use unibus_store::store::{Store, Strength};
 use unibus_tests::Program;
 
-use crate::world::{World, all, as_a_stranger, put};
-
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
-}
+use crate::world::{World, all, as_a_stranger, block_on, put};
 
 /// `restore --json` of the snapshot into a database of that name, in place of the log.
 fn restore(world: &World, name: &str) -> Program {
@@ -34,7 +30,7 @@ fn is_active(world: &World, name: &str, user: &User) -> bool {
         .run()
         .ok()
         .json();
-    let users = listed.as_array().or_else(|| listed["users"].as_array()).unwrap();
+    let users = listed.as_array().unwrap_or_else(|| panic!("{listed}"));
     let key = user.sign_pub.to_string();
     let found = users.iter().find(|one| one["sign_pub"] == key.as_str());
     let status = &found.unwrap_or_else(|| panic!("{key}: {listed}"))["status"];

@@ -8,7 +8,7 @@ use unibus_store::record::{Handle, SignPub, Timestamp, User, UserRole};
 use unibus_store::store::{Nonce, PostureState, Store, Strength};
 use unibus_tests::wait;
 
-use crate::world::{World, digest};
+use crate::world::{World, block_on, digest};
 
 /// Some 20,000 records, with their rooms, members and keys; more with `UNIBUS_TEST_ROWS`.
 fn users() -> u64 {
@@ -19,10 +19,6 @@ fn user(number: u8) -> User {
     let at = Timestamp::from_micros(1_700_000_000_000_000).unwrap();
     let handle = Handle::parse(&format!("later{number}")).unwrap();
     User::new(SignPub::from_bytes([number.max(2); 32]).unwrap(), handle, UserRole::Member, at)
-}
-
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
 #[test]

@@ -162,6 +162,11 @@ impl World {
     }
 }
 
+/// Waits for an answer of a store.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
 /// Runs what talks to the server as a stranger with all rights on it.
 pub(crate) fn as_a_stranger<T>(world: &World, act: impl AsyncFnOnce(&Client) -> T) -> T {
     let runtime = tokio::runtime::Runtime::new().unwrap();
