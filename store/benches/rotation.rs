@@ -136,7 +136,8 @@ impl Live {
                     let begun = Instant::now();
                     log.add_user(Actor::Operator, user(number)).await.unwrap();
                     took.push((begun, begun.elapsed()));
-                    assert!(log.is_authorized(sign(number), Strength::Local).await, "{number}");
+                    let is_there = log.is_authorized(sign(number), Strength::Local).await;
+                    assert!(is_there, "{number}: {:?} after {:?}", log.position(), begun.elapsed());
                     tokio::time::sleep(PAUSE).await;
                 }
                 took
@@ -166,8 +167,9 @@ fn quantile(writes: &[Write], thousandth: usize) -> f64 {
 
 /// The steps of a rotation, each with when it began; the last is its end.
 fn rotate(options: LogOptions, rate: Option<u64>) -> Vec<(Instant, &'static str)> {
+    let mut steps = vec![(Instant::now(), "open")];
     let tool = SealedLog::open(options.access(Access::Visit)).unwrap();
-    let mut steps = vec![(Instant::now(), "plan")];
+    steps.push((Instant::now(), "plan"));
     tool.begin_rotation(b"a plan").unwrap();
     tool.rotate(rand::random(), false, rate, &mut |event| {
         if let RotationEvent::Step(step) = event {

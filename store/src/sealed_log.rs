@@ -17,6 +17,7 @@ mod export;
 #[cfg(test)]
 mod fixture;
 mod follower;
+mod gentle;
 mod guard;
 #[cfg(test)]
 mod history;

@@ -17,6 +17,7 @@ use super::boot::unix;
 use super::documents::{Brought, Documents};
 use super::entry::{Content, DocumentName, Sealed};
 use super::error::LogError;
+use super::gentle;
 use super::options::{BootEvent, LogOptions, Progress};
 use super::replica;
 use super::shared::Shared;
@@ -279,8 +280,7 @@ impl Duties {
         // Without a folder the servers are somebody else's, and none of them is this node's own.
         if let Some(folder) = self.data_dir.clone() {
             self.read_replica(&mut facts).await?;
-            let scanned = tokio::task::spawn_blocking(move || scan(&folder)).await;
-            facts.disk = scanned.ok().flatten();
+            facts.disk = gentle::behind(async move { scan(&folder) }).await.ok().flatten();
         }
         let Some(jobs) = self.jobs.upgrade() else { return Ok(()) };
         let shared = Arc::clone(&self.shared);
@@ -304,7 +304,9 @@ impl Duties {
 
     /// What the view says of the log counts only as far as this node's own copy, read entry by entry, bears it out.
     async fn read_replica(&self, facts: &mut CensusFacts) -> Result<(), LogError> {
-        let found = replica::read(&self.shared, &self.wire, facts.barrier).await?;
+        let (shared, wire, barrier) = (Arc::clone(&self.shared), self.wire.clone(), facts.barrier);
+        let reading = gentle::behind(async move { replica::read(&shared, &wire, barrier).await });
+        let found = reading.await.map_err(|_| LogError::Misuse("the census was cancelled"))??;
         let is_other = |epoch: &Epoch| !facts.entries.iter().any(|(known, _)| known == epoch);
         if found.entries.keys().any(is_other) {
             facts.entries = found.entries.into_iter().collect();
@@ -349,7 +351,8 @@ fn scan(folder: &Path) -> Option<DiskScan> {
     let opened = std::fs::File::open(folder).ok()?;
     rustix::fs::syncfs(&opened).ok()?;
     let roots = [folder.to_owned()];
-    let report = audit::scan(audit::Canaries::default(), &roots, audit::Options::default(), &|_| {});
+    let options = audit::Options { threads: 1, ..audit::Options::default() };
+    let report = audit::scan(audit::Canaries::default(), &roots, options, &|_| {});
     let is_unread = |one: &audit::NotChecked| matches!(one.reason, audit::Reason::Unreadable(_));
     if report.not_checked.iter().any(is_unread) {
         return None;

@@ -11,7 +11,8 @@ use zeroize::Zeroizing;
 use super::boot::Patience;
 use super::entry::{Codec, EntryError};
 use super::error::LogError;
-use super::options::{BootEvent, LogOptions};
+use super::gentle;
+use super::options::{Access, BootEvent, LogOptions};
 use super::shared::Shared;
 use super::stream::StreamInfo;
 use super::view::Item;
@@ -67,8 +68,12 @@ pub(super) async fn replay(
     let is_shared = options.replicas > 1 || is_kept_by_many(wire).await;
     let settle = if is_shared { SETTLE_AMONG_MANY } else { SETTLE };
     let mut end = End::default();
+    // A tool comes behind those that serve.
+    let is_visit = options.access == Access::Visit;
+    let chunks = if is_visit { 1 } else { CHUNKS };
     loop {
         let mut tail = match wire.tail(shared.sequence().saturating_add(1)).await {
+            Ok(tail) if is_visit => tail.gently(),
             Ok(tail) => tail,
             Err(error) => {
                 patience.after(error).await?;
@@ -80,6 +85,7 @@ pub(super) async fn replay(
         let mut total = 0;
         let mut said = 0;
         let broken = loop {
+            let begun = Instant::now();
             let raws = match tail.next().await {
                 Ok(raws) => raws,
                 Err(error) => break Some(error),
@@ -90,7 +96,7 @@ pub(super) async fn replay(
                 let codec = shared.codec();
                 opening.push_back(tokio::task::spawn_blocking(move || open(&codec, raws)));
             }
-            while opening.len() >= CHUNKS || (is_end && !opening.is_empty()) {
+            while opening.len() >= chunks || (is_end && !opening.is_empty()) {
                 let Some(chunk) = opening.pop_front() else { break };
                 let chunk = chunk.await.map_err(|_| LogError::Misuse("the start was cancelled"))?;
                 shared.take_opened(chunk)?;
@@ -117,6 +123,9 @@ pub(super) async fn replay(
                 }
             } else {
                 at_end_since = None;
+                if is_visit {
+                    gentle::rest(begun).await;
+                }
             }
         };
         if let Some(error) = broken {

@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::task::spawn_blocking;
 use unibus_keyfile::digest::{StateDigest, StateHasher};
 use unibus_keyfile::id::Epoch;
 use zeroize::Zeroizing;
 
 use super::entry::{Codec, EntryError};
 use super::error::LogError;
+use super::gentle;
 use super::shared::Shared;
 use super::view::{Item, State};
 use super::wire::{Raw, Wire, WireError};
@@ -36,7 +36,7 @@ pub(super) struct Replica {
     pub(super) fault: Option<String>,
 }
 
-/// Reads it at least up to the sequence `through`, on to its end.
+/// Reads it at least up to the sequence `through`, on to its end, on the thread that asks.
 ///
 /// # Errors
 /// [`LogError::Unreachable`]: the server cannot be asked now.
@@ -49,15 +49,15 @@ pub(super) async fn read(shared: &Arc<Shared>, wire: &Wire, through: u64) -> Res
     let unreachable =
         |error: WireError| LogError::Unreachable { why: error.to_string(), waited: Duration::ZERO };
     let mut fold = Fold { state: State::begin(hasher, base), unsealed: 0, undecryptable: 0 };
-    let mut tail = wire.tail_here(base.saturating_add(1)).await.map_err(unreachable)?;
+    let mut tail = wire.tail_here(base.saturating_add(1)).await.map_err(unreachable)?.gently();
     let mut at_end: Option<Instant> = None;
     loop {
+        let begun = Instant::now();
         let raws = tail.next().await.map_err(unreachable)?;
         let is_end = raws.last().is_none_or(|last| last.pending == 0);
-        let codec = Arc::clone(&codec);
-        let taking = spawn_blocking(move || fold.with(&codec, raws));
-        fold = taking.await.map_err(|_| LogError::Misuse("the census was cancelled"))?;
+        fold.take(&codec, raws);
         if !is_end {
+            gentle::rest(begun).await;
             continue;
         }
         let reached = fold.state.sequence();
@@ -78,7 +78,7 @@ struct Fold {
 }
 
 impl Fold {
-    fn with(mut self, codec: &Codec, raws: Vec<Raw>) -> Self {
+    fn take(&mut self, codec: &Codec, raws: Vec<Raw>) {
         let mut buffer = Zeroizing::new(Vec::new());
         for raw in raws {
             let item = match codec.document(&raw.subject) {
@@ -97,7 +97,6 @@ impl Fold {
                 self.undecryptable = self.undecryptable.saturating_add(1);
             }
         }
-        self
     }
 
     /// Why the copy is not whole. `names`: how many this node has seen at its end, if that is known.

@@ -18,7 +18,10 @@ use self::censuses::censuses;
 use super::boot::Patience;
 use super::documents::Documents;
 use super::entry::Content;
-use super::succession;
+use super::gentle;
+use super::shared::Filling;
+use super::stream::Generation;
+use super::succession::{self, Filler};
 use super::writer::Work;
 use super::{LogError, SealedLog};
 use crate::rotation::{Facts, Step};
@@ -300,7 +303,25 @@ impl SealedLog {
             self.keep(COPIES, Some(vec![copies]))?;
             self.blocking(succession::make_with(&self.wire, copies, &self.options))??;
         }
+        // What it writes itself it need not read.
+        self.shared.set_filling(Filling::Busy);
+        let filled = self.fill_and_open(next, rate, told);
+        let filling = filled.as_ref().map_or(Filling::Not, |filler| Filling::Done(filler.filled()));
+        self.shared.set_filling(filling);
+        drop(filled?);
+        self.await_opening()
+    }
+
+    /// Fills the next stream, closes this one, and opens that.
+    fn fill_and_open(
+        &self,
+        next: Generation,
+        rate: Option<u64>,
+        told: &mut Told<'_>,
+    ) -> Result<Filler, LogError> {
         let filler = self.blocking(async {
+            // On a thread of its own, which ends with this.
+            gentle::step_back();
             let filler = succession::begin(&self.shared, &self.wire, &self.options).await?;
             filler
                 .fill(&self.options, rate, &mut |done, total| told(RotationEvent::Resealed { done, total }))
@@ -310,7 +331,7 @@ impl SealedLog {
         self.blocking(self.submit(Work::Control(Content::Closed { next })))??;
         // At once, while writers wait; if this fails, any node does it.
         drop(self.blocking(filler.finish())?);
-        self.await_opening()
+        Ok(filler)
     }
 
     /// Waits until this view is in the next stream.

@@ -1,5 +1,6 @@
 //! What the parts of an open log share: the records, the documents, and how far both can be trusted right now.
 
+mod filling;
 mod verdict;
 
 use std::collections::VecDeque;
@@ -15,6 +16,7 @@ use unibus_keyfile::id::{NodeName, Sequence};
 use unibus_keyfile::nodeset::Nodeset;
 use zeroize::Zeroizing;
 
+pub(super) use self::filling::Filling;
 pub(super) use self::verdict::Verdict;
 use super::clocks::Clocks;
 use super::documents::{Adopted, Brought, Documents};
@@ -86,6 +88,8 @@ pub(super) struct Shared {
     pub(super) alone: watch::Sender<bool>,
     /// A publication is on its way, or nobody knows what became of one.
     is_publishing: AtomicBool,
+    /// What this process itself does to the next stream.
+    filling: Mutex<Filling>,
     max_staleness: Option<Duration>,
     verdict: OnceLock<Verdict>,
     doubt: Mutex<Option<String>>,
@@ -133,6 +137,7 @@ impl Shared {
             generation: watch::Sender::new(generation),
             alone: watch::Sender::new(false),
             is_publishing: AtomicBool::new(false),
+            filling: Mutex::new(Filling::default()),
             max_staleness,
             verdict: OnceLock::new(),
             doubt: Mutex::new(None),

@@ -9,6 +9,7 @@ mod fill;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
 use unibus_keyfile::error::ErrorClass;
 use unibus_keyfile::id::Sequence;
 use unibus_keyfile::keyring::Keyring;
@@ -19,10 +20,11 @@ use super::boot::Patience;
 use super::documents::Documents;
 use super::entry::{Codec, Content, DocumentName};
 use super::error::LogError;
+use super::gentle;
 use super::options::LogOptions;
 use super::replay;
 use super::rotation::PLAN;
-use super::shared::Shared;
+use super::shared::{Filling, Shared};
 use super::stream::{Generation, STREAM};
 use super::wire::{Raw, Wire, WireError};
 use super::writer::WRITE_DEADLINE;
@@ -41,18 +43,31 @@ const MISSING_FOR: Duration = Duration::from_secs(5);
 /// Follows the log into each next stream, for as long as nothing speaks against it.
 pub(super) async fn follow(shared: Arc<Shared>, wire: Wire, options: LogOptions) {
     let options = options.progress(Arc::new(|_| {}));
-    let mut ahead: Option<Arc<Shared>> = None;
+    let mut ahead: Option<oneshot::Receiver<Option<Arc<Shared>>>> = None;
     let mut looked = Instant::now();
     while shared.verdict().is_none() {
         tokio::time::sleep(LOOK_AGAIN).await;
+        if shared.is_filling() {
+            continue;
+        }
+        // Asked in this order: it ends when the log is closed, and is not lost then.
+        let is_over = ahead.as_ref().is_none_or(|reading| !reading.is_empty());
         if !shared.is_closed() {
-            if looked.elapsed() >= READ_AHEAD_EVERY && is_leaving(&shared) {
-                ahead = read_ahead(&shared, &wire, &options, ahead).await;
+            if is_over && looked.elapsed() >= READ_AHEAD_EVERY && is_leaving(&shared) {
+                ahead = Some(gentle::behind(read_ahead(Arc::clone(&shared), wire.clone(), options.clone())));
                 looked = Instant::now();
             }
             continue;
         }
-        match go_over(&shared, &wire, &options, ahead.take()).await {
+        let read = match ahead.take() {
+            Some(reading) => reading.await.ok().flatten(),
+            None => None,
+        };
+        let fresh = match shared.set_filling(Filling::Not) {
+            Filling::Done(filled) => Some(filled),
+            Filling::Not | Filling::Busy => read,
+        };
+        match go_over(&shared, &wire, &options, fresh).await {
             Ok(()) => {}
             Err(error) if error.class() == ErrorClass::Unavailable => tokio::time::sleep(PAUSE).await,
             Err(error) => shared.condemn_for(&error),
@@ -67,29 +82,24 @@ fn is_leaving(shared: &Shared) -> bool {
     state.evidence().contains_key(PLAN) && state.oldest_epoch().is_some_and(|oldest| oldest < primary)
 }
 
-/// Reads the next stream while it is being filled, so that little is left to read when the log goes over.
-async fn read_ahead(
-    shared: &Shared,
-    wire: &Wire,
-    options: &LogOptions,
-    before: Option<Arc<Shared>>,
-) -> Option<Arc<Shared>> {
+/// Reads the next stream while it is being filled, so that little is left to read when the log goes over. None if it is
+/// not there, or something is wrong with it: that is found when it counts.
+async fn read_ahead(shared: Arc<Shared>, wire: Wire, options: LogOptions) -> Option<Arc<Shared>> {
     let there = wire.at(wire.generation().next()?);
-    let mut patience = Patience::new(options, Instant::now());
-    let read = async {
-        match before {
-            Some(fresh) => {
-                replay::replay(&fresh, &there, options, &mut patience).await?;
-                Ok::<_, LogError>(Some(fresh))
-            }
-            None if there.info().await.is_ok_and(|info| info.last_sequence > there.generation().base()) => {
-                open(shared, &there, options, &mut patience).await.map(Some)
-            }
-            None => Ok(None),
-        }
-    };
-    // What is wrong with it is found when it counts.
-    read.await.unwrap_or(None)
+    if there.info().await.ok()?.last_sequence <= there.generation().base() {
+        return None;
+    }
+    let mut patience = Patience::new(&options, Instant::now());
+    let documents = documents(&shared, &there, &mut patience).await.ok()?;
+    let fresh = Arc::new(Shared::new(shared.keys(), documents, None, Arc::clone(&options.clock)));
+    let mut tail = there.tail(fresh.sequence().saturating_add(1)).await.ok()?.gently();
+    while !shared.is_closed() {
+        let Ok(next) = tokio::time::timeout(LOOK_AGAIN, tail.next()).await else { continue };
+        let begun = Instant::now();
+        fresh.take(&next.ok()?).ok()?;
+        gentle::rest(begun).await;
+    }
+    Some(fresh)
 }
 
 /// Goes over into the next stream of a log that is closed here; finishes it if nobody else does.

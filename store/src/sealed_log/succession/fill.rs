@@ -10,13 +10,14 @@ use crate::record::RecordId;
 use crate::sealed_log::boot::Patience;
 use crate::sealed_log::entry::{Codec, Content, DocumentName, Opened, Sealed};
 use crate::sealed_log::error::LogError;
+use crate::sealed_log::gentle::{self, Others};
 use crate::sealed_log::options::LogOptions;
 use crate::sealed_log::replay;
 use crate::sealed_log::shared::{Mark, Shared, mark_of};
 use crate::sealed_log::view::{Item, State};
 use crate::sealed_log::wire::{PublishError, Raw, Wire};
 
-/// Entries of one batch.
+/// Entries of one batch while nobody writes to the log, or all wait for the last of them.
 const BATCH: usize = 500;
 /// Records that are compared at once, while both views are held.
 const COMPARED: usize = 4096;
@@ -81,6 +82,11 @@ impl Filler {
         Self { from, to, there }
     }
 
+    /// The view of what stands there.
+    pub(in crate::sealed_log) fn filled(&self) -> Arc<Shared> {
+        Arc::clone(&self.to)
+    }
+
     /// Fills it while the log goes on, until little is missing. At most `rate` entries a second.
     ///
     /// # Errors
@@ -92,9 +98,10 @@ impl Filler {
         told: &mut Told<'_>,
     ) -> Result<(), LogError> {
         let mut patience = Patience::new(options, Instant::now());
+        let mut others = Others::at(self.from.state().record_sequence());
         for _ in 0..ROUNDS {
             let written = loop {
-                match self.round(rate, told).await {
+                match self.round(Some(&mut others), rate, told).await {
                     Ok(written) => break written,
                     Err(error) if is_passing(&error) => {
                         patience.wait(&error.to_string()).await?;
@@ -115,7 +122,7 @@ impl Filler {
     /// # Errors
     /// [`LogError`]; `Unreachable` if another is at it.
     pub(in crate::sealed_log) async fn finish(&self) -> Result<(), LogError> {
-        self.round(None, &mut |_, _| {}).await?;
+        self.round(None, None, &mut |_, _| {}).await?;
         let digest = {
             let (from, to) = (self.from.state(), self.to.state());
             if !to.import_open() {
@@ -129,8 +136,13 @@ impl Filler {
         self.write(Batch { entries: vec![(Content::Import { open: false }, None)], digest }).await
     }
 
-    /// Writes all that differs now; says how much that was.
-    async fn round(&self, rate: Option<u64>, told: &mut Told<'_>) -> Result<u64, LogError> {
+    /// Writes all that differs now; says how much that was. It comes behind `others` who write meanwhile.
+    async fn round(
+        &self,
+        mut others: Option<&mut Others>,
+        rate: Option<u64>,
+        told: &mut Told<'_>,
+    ) -> Result<u64, LogError> {
         self.documents().await?;
         let begun = Instant::now();
         let mut written: u64 = 0;
@@ -140,11 +152,21 @@ impl Filler {
                 let (from, to) = (self.from.state(), self.to.state());
                 from.differing(&to, after.as_ref(), COMPARED)
             };
-            for ids in differ.chunks(BATCH) {
+            let mut left = differ.as_slice();
+            while !left.is_empty() {
+                let at = Instant::now();
+                let record = self.from.state().record_sequence();
+                let is_gentle = others.as_mut().is_some_and(|others| others.write(record));
+                let most = if is_gentle || rate.is_some() { gentle::BATCH } else { BATCH };
+                let (ids, behind) = left.split_at(left.len().min(most));
+                left = behind;
                 let batch = self.batch(ids);
                 written = written.saturating_add(u64::try_from(batch.entries.len()).unwrap_or(0));
                 self.write(batch).await?;
                 told(written, self.from.state().census().total());
+                if is_gentle {
+                    gentle::rest(at).await;
+                }
                 if let Some(rate) = rate {
                     let due = Duration::from_millis(written.saturating_mul(1000) / rate.max(1));
                     tokio::time::sleep(due.saturating_sub(begun.elapsed())).await;

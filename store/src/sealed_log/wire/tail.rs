@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use super::connection::explain;
 use super::{Raw, Wire, WireError, header};
+use crate::sealed_log::gentle;
 
 /// The most messages that are given at once.
 pub(super) const CHUNK: usize = 512;
@@ -58,6 +59,8 @@ pub(in crate::sealed_log) struct Tail {
     next: u64,
     /// Up to here messages are asked for one by one.
     by_hand: u64,
+    /// Messages that are asked for ahead of need.
+    ahead: u64,
     consumer: Option<Consumer>,
     /// What ended it; told when all that came before is given.
     end: Option<WireError>,
@@ -102,6 +105,7 @@ impl Wire {
             losses,
             next: from.max(1),
             by_hand,
+            ahead: AHEAD,
             consumer: None,
             end: None,
         };
@@ -167,6 +171,12 @@ impl Wire {
 }
 
 impl Tail {
+    /// From now on asks for few messages at a time.
+    pub(in crate::sealed_log) const fn gently(mut self) -> Self {
+        self.ahead = gentle::AHEAD;
+        self
+    }
+
     /// Waits for messages, and gives those that are there: 1 to 512; none if the server says that nothing is new.
     /// Giving up the wait loses nothing.
     ///
@@ -199,7 +209,7 @@ impl Tail {
             none => none.insert(self.wire.consumer(self.next).await?),
         };
         loop {
-            consumer.ask_ahead(&self.wire).await?;
+            consumer.ask_ahead(&self.wire, self.ahead).await?;
             let silent_at = consumer.heard + SILENCE;
             tokio::select! {
                 biased;
@@ -304,11 +314,11 @@ impl Consumer {
     }
 
     /// Asks for more messages before those that were asked for run out.
-    async fn ask_ahead(&mut self, wire: &Wire) -> Result<(), WireError> {
-        if self.asked > AHEAD / 2 {
+    async fn ask_ahead(&mut self, wire: &Wire, ahead: u64) -> Result<(), WireError> {
+        if self.asked > ahead / 2 {
             return Ok(());
         }
-        let more = AHEAD - self.asked;
+        let more = ahead - self.asked;
         let bytes = AHEAD_BYTES.max(wire.client.max_payload().saturating_mul(2));
         let (expires, heartbeat) = (nanos(EXPIRES), nanos(HEARTBEAT));
         let request =
