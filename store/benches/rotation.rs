@@ -11,6 +11,7 @@
     reason = "a bench prints a table, and stops at the first error"
 )]
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -98,21 +99,22 @@ fn user(number: u32) -> User {
     User::new(sign(number), Handle::parse(&format!("person {number}")).unwrap(), UserRole::Member, clock())
 }
 
-/// Many writers at once, each with one write after the other, until all users are there; seconds.
-async fn add_all(log: &Arc<SealedLog>, records: u32) -> f64 {
+/// Many writers at once, each with one write after the other, until all users of the range are there; a second.
+async fn add_all(log: &Arc<SealedLog>, users: Range<u32>) -> f64 {
     let begun = Instant::now();
+    let (count, end) = (f64::from(users.end - users.start), users.end);
     let writer = |first: u32| {
         let log = Arc::clone(log);
         tokio::spawn(async move {
-            for number in (first..=records).step_by(500) {
+            for number in (first..end).step_by(500) {
                 log.add_user(Actor::Operator, user(number)).await.unwrap();
             }
         })
     };
-    for one in (1..=WRITERS).map(writer).collect::<Vec<_>>() {
+    for one in (users.start..users.start + WRITERS).map(writer).collect::<Vec<_>>() {
         one.await.unwrap();
     }
-    begun.elapsed().as_secs_f64()
+    count / begun.elapsed().as_secs_f64()
 }
 
 /// When a live write began, and what it took.
@@ -182,6 +184,15 @@ fn rotate(options: LogOptions, rate: Option<u64>) -> Vec<(Instant, &'static str)
     steps
 }
 
+/// What the step took, each time that it was taken, s.
+fn seconds_of(step: Step, steps: &[(Instant, &'static str)]) -> f64 {
+    let took = |pair: &[(Instant, &'static str)]| match pair {
+        [(from, name), (to, _)] if *name == step.name() => to.duration_since(*from).as_secs_f64(),
+        _ => 0.0,
+    };
+    steps.windows(2).map(took).sum()
+}
+
 async fn measure(site: &Site, (records, rate): (u32, Option<u64>), quiet: Duration, turns: usize) {
     let opening = (0..NAMES.len()).map(|node| {
         let options = site.options(node);
@@ -192,11 +203,20 @@ async fn measure(site: &Site, (records, rate): (u32, Option<u64>), quiet: Durati
         logs.push(Arc::new(log.await.unwrap()));
     }
     let next = Arc::new(AtomicU32::new(records + 1));
+    let (one, half) = (logs.first().unwrap(), records / 2);
+    let alone = add_all(one, 1..half + 1).await;
+    let tool = site.options(1);
+    let steps = tokio::task::spawn_blocking(move || rotate(tool, rate)).await.unwrap();
+    let reached = f64::from(half) / seconds_of(Step::Reseal, &steps);
+    println!(
+        "{half} users on three nodes, nobody else writes: written by {WRITERS} at once {alone:.0}/s, sealed anew {reached:.0}/s, {:.2} of it",
+        reached / alone
+    );
     let live = Live::on(&logs, &next);
-    let batched = f64::from(records) / add_all(logs.first().unwrap(), records).await;
+    let batched = add_all(one, half + 1..records + 1).await;
     let beside = live.end().await;
     println!(
-        "{records} users on three nodes, written by {WRITERS} at once under load: {batched:.0}/s; live writes p50 {:.1} ms, p99 {:.1} ms",
+        "{records} users, half of them written by {WRITERS} at once under load: {batched:.0}/s; live writes p50 {:.1} ms, p99 {:.1} ms",
         quantile(&beside, 500),
         quantile(&beside, 990)
     );
@@ -214,19 +234,16 @@ async fn measure(site: &Site, (records, rate): (u32, Option<u64>), quiet: Durati
         let during = live.end().await;
         let seconds = |from: Instant, to: Instant| to.duration_since(from).as_secs_f64();
         let (first, last) = (steps.first().unwrap().0, steps.last().unwrap().0);
-        let (mut resealed, mut by_step) = (0.0, String::new());
+        let mut by_step = String::new();
         for pair in steps.windows(2) {
             let [(from, name), (to, _)] = pair else { continue };
             let of = during.iter().filter(|(at, _)| at >= from && at < to).copied().collect::<Vec<_>>();
-            if *name == Step::Reseal.name() {
-                resealed += seconds(*from, *to);
-            }
             if !of.is_empty() {
                 let (took, slow) = (seconds(*from, *to), quantile(&of, 990));
                 by_step.push_str(&format!("  {name}: {took:.2} s, {} writes, p99 {slow:.1} ms\n", of.len()));
             }
         }
-        let reached = f64::from(held) / resealed;
+        let reached = f64::from(held) / seconds_of(Step::Reseal, &steps);
         let (quiet_99, live_99) = (quantile(&before, 990), quantile(&during, 990));
         println!(
             "{:.1} | {reached:.0} | {:.2} | {} | {:.1} | {live_99:.1} | {:.1} | {:.1} | {quiet_99:.1} | {:.1} | {:.1}",
