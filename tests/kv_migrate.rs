@@ -4,6 +4,8 @@
 
 #[path = "kv_migrate/cut_short.rs"]
 mod cut_short;
+#[path = "kv_migrate/memory.rs"]
+mod memory;
 #[path = "kv_migrate/plain.rs"]
 mod plain;
 #[path = "kv_migrate/refusals.rs"]

@@ -243,7 +243,7 @@ impl RowCounts {
     }
 }
 
-/// A plaintext source, open in one read transaction, or held in memory.
+/// A plaintext source, open in one read transaction, or read into sealed tables.
 #[derive(Debug)]
 pub struct PlaintextSource {
     path: PathBuf,
@@ -276,15 +276,19 @@ impl PlaintextSource {
         Ok(Self { path: path.to_owned(), connection, shape, origin: Origin::File { before, version } })
     }
 
-    /// Reads all buckets into memory, each up to its last sequence.
+    /// Reads all buckets, each up to its last sequence, into sealed tables in a file without a name.
     ///
     /// # Errors
-    /// `Servers`, `NoBucket`, `Sqlite`.
+    /// `Servers`, `NoBucket`, `Sqlite`, `Io`.
     #[cfg(feature = "sealed-log")]
     pub fn open_buckets(buckets: &Buckets) -> Result<Self, PlaintextError> {
         let path = buckets.name();
-        let connection =
-            Connection::open_in_memory().map_err(|e| PlaintextError::sqlite("read", &path, e))?;
+        let folder = crate::sqlcipher::scratch::folder();
+        let connection = crate::sqlcipher::scratch::create(&folder).map_err(|source| PlaintextError::Io {
+            step: "make a file for the time being in",
+            path: folder,
+            source,
+        })?;
         let loaded = buckets::Loaded::read(buckets, &connection)?;
         let shape = Shape::of(&connection, &path)?;
         Ok(Self { path, connection, shape, origin: Origin::Buckets(Box::new(loaded)) })

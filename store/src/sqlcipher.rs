@@ -26,6 +26,8 @@ mod readers;
 mod rekey;
 pub mod rotation;
 mod schema;
+#[cfg(feature = "sealed-log")]
+pub(crate) mod scratch;
 mod view;
 mod wal;
 mod writer;

@@ -1,13 +1,13 @@
 //! The plaintext source `kv-plain:`: key-value buckets with JSON values (SPEC store, section 9.4).
 //!
-//! All buckets are read into tables in memory that have the shape of the `sqlite:` source, with the sequence of each
-//! value as its row number; from there on there is one way for both.
+//! All buckets are read into sealed tables outside of memory that have the shape of the `sqlite:` source, with the
+//! sequence of each value as its row number; from there on there is one way for both.
 
 mod value;
 mod write;
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -213,9 +213,6 @@ pub(super) fn placed(row: Row) -> Row {
     }
 }
 
-/// Values of a bucket by their keys, each with its sequence: the last of each key, unless it is removed.
-type Values = BTreeMap<String, Message>;
-
 /// Buckets as they were at one moment.
 pub(super) struct Loaded {
     streams: OtherStreams,
@@ -255,104 +252,129 @@ impl Loaded {
             told: buckets.told.clone(),
             read: Cell::new(0),
         };
-        let mut members = BTreeMap::new();
+        let folder = crate::sqlcipher::scratch::folder();
+        let failed = |source| PlaintextError::sqlite("keep what was read in", &folder, source);
         for bucket in &BUCKETS {
-            let values = loaded.values(bucket.name, Some(bucket.kind))?;
-            if bucket.kind == Kind::Member {
-                members = values.iter().map(|(key, value)| (key.clone(), value.sequence)).collect();
-            }
-            loaded.fill(bucket, values, connection).map_err(|source| PlaintextError::Sqlite {
-                step: "read",
-                path: buckets.name(),
-                source,
-            })?;
+            loaded.values(bucket.name, Some(bucket.kind), connection, &failed)?;
+            loaded.fill(bucket, connection).map_err(failed)?;
         }
-        loaded.check_index(&members)?;
+        loaded.remarks.has_index =
+            loaded.states.iter().any(|(name, state)| *name == INDEX && state.is_some());
+        if loaded.remarks.has_index {
+            loaded.values(INDEX, None, connection, &failed)?;
+            loaded.check_index(connection).map_err(failed)?;
+        }
         Ok(loaded)
     }
 
-    /// The last value of each key.
-    fn values(&mut self, bucket: &'static str, kind: Option<Kind>) -> Result<Values, PlaintextError> {
-        let mut values = Values::new();
-        let state =
-            self.states.iter().find(|(name, _)| *name == bucket).and_then(|(_, state)| state.as_ref());
-        let Some(state) = state else { return Ok(values) };
+    /// Puts the last value of each key, with its sequence, into a table of the bucket's name.
+    fn values(
+        &mut self,
+        bucket: &'static str,
+        kind: Option<Kind>,
+        connection: &Connection,
+        failed: &dyn Fn(rusqlite::Error) -> PlaintextError,
+    ) -> Result<(), PlaintextError> {
+        let table = "(key TEXT PRIMARY KEY, sequence INTEGER, value BLOB) WITHOUT ROWID";
+        connection.execute_batch(&format!("CREATE TABLE {bucket} {table}")).map_err(failed)?;
+        let state = self.states.iter().find(|(name, _)| *name == bucket).and_then(|(_, state)| state.clone());
+        let Some(state) = state else { return Ok(()) };
         let prefix = format!("$KV.{bucket}.");
         let total = self.states.iter().filter_map(|(_, state)| state.as_ref());
         let total = total.fold(0_u64, |sum, state| sum.saturating_add(state.messages));
-        let told = || {
+        let put = format!("INSERT OR REPLACE INTO {bucket} VALUES (?1, ?2, ?3)");
+        let mut strangers = BTreeSet::new();
+        self.streams.read(&stream_of(bucket), &state, &mut |message: Message| {
             self.read.set(self.read.get().saturating_add(1));
             if let Some(told) = &self.told {
-                told(self.read.get(), total);
+                told(self.read.get().min(total), total);
             }
-        };
-        for message in self.streams.read(&stream_of(bucket), state, &told)? {
-            match message.subject.strip_prefix(&prefix) {
-                Some(key) => {
-                    values.insert(key.to_owned(), message);
-                }
-                None => {
-                    let rejected =
-                        Rejected::new(place(bucket, message.sequence), "it is not a key of this bucket");
-                    self.rejected.extend(kind.map(|kind| (kind, rejected)));
-                }
-            }
+            let Some(key) = message.subject.strip_prefix(&prefix) else {
+                strangers.insert(message.sequence);
+                return Ok::<_, PlaintextError>(());
+            };
+            let at = i64::try_from(message.sequence).unwrap_or(i64::MAX);
+            let mut put = connection.prepare_cached(&put).map_err(failed)?;
+            put.execute((key, at, message.value.as_deref())).map_err(failed)?;
+            Ok(())
+        })?;
+        for sequence in strangers {
+            let rejected = Rejected::new(place(bucket, sequence), "it is not a key of this bucket");
+            self.rejected.extend(kind.map(|kind| (kind, rejected)));
         }
-        let before = values.len();
-        values.retain(|_, message| message.value.is_some());
-        let removed = u64::try_from(before.saturating_sub(values.len())).unwrap_or_default();
+        let removed = format!("SELECT count(*) FROM {bucket} WHERE value IS NULL");
+        let removed: i64 = connection.query_row(&removed, [], |row| row.get(0)).map_err(failed)?;
+        let removed = u64::try_from(removed).unwrap_or_default();
         self.remarks.removed = self.remarks.removed.saturating_add(removed);
-        Ok(values)
+        Ok(())
     }
 
-    fn fill(
-        &mut self,
-        bucket: &Bucket,
-        values: Values,
-        connection: &Connection,
-    ) -> Result<(), rusqlite::Error> {
-        // Neither a primary key nor a constraint: what breaks one is refused one by one, with a reason.
+    fn fill(&mut self, bucket: &Bucket, connection: &Connection) -> Result<(), rusqlite::Error> {
+        // Neither a primary key nor a constraint: what breaks one is refused one by one, with a reason. The index is
+        // there before the rows: what is to be sorted later would be sorted in memory.
         let names: Vec<&str> = bucket.fields.iter().map(|(name, _)| *name).collect();
-        connection.execute_batch(&format!("BEGIN; CREATE TABLE {} ({})", bucket.table, names.join(", ")))?;
+        let (table, order) = (bucket.table, bucket.key.join(", "));
+        connection.execute_batch(&format!("CREATE TABLE {table} ({})", names.join(", ")))?;
+        connection.execute_batch(&format!("CREATE INDEX {table}_in_order ON {table} ({order})"))?;
+        if bucket.kind == Kind::User {
+            connection.execute_batch("CREATE INDEX users_in_digits ON users (lower(sign_pub))")?;
+        }
         let marks = vec!["?"; names.len().saturating_add(1)].join(", ");
-        let text = format!("INSERT INTO {} (rowid, {}) VALUES ({marks})", bucket.table, names.join(", "));
+        let text = format!("INSERT INTO {table} (rowid, {}) VALUES ({marks})", names.join(", "));
         let mut insert = connection.prepare(&text)?;
-        for (key, message) in values {
-            let place = place(bucket.name, message.sequence);
-            match decode(bucket, &key, message.value.as_deref().unwrap_or_default()) {
+        let live = format!("SELECT key, sequence, value FROM {} WHERE value IS NOT NULL", bucket.name);
+        let mut live = connection.prepare(&live)?;
+        let mut rows = live.query([])?;
+        while let Some(row) = rows.next()? {
+            let (key, at) = (row.get_ref(0)?.as_str()?, row.get::<_, i64>(1)?);
+            match decode(bucket, key, row.get_ref(2)?.as_blob()?) {
                 Ok(decoded) => {
-                    let row = rusqlite::types::Value::Integer(place.row);
+                    let row = rusqlite::types::Value::Integer(at);
                     insert.execute(params_from_iter(std::iter::once(row).chain(decoded.cells)))?;
                     self.remarks.unknown_fields =
                         self.remarks.unknown_fields.saturating_add(decoded.unknown_fields);
                 }
-                Err(reason) => self.rejected.push((bucket.kind, Rejected::new(place, reason))),
+                Err(reason) => {
+                    let place = Place { table: bucket.name, row: at };
+                    self.rejected.push((bucket.kind, Rejected::new(place, reason)));
+                }
             }
         }
-        connection.execute_batch("COMMIT")
+        if bucket.kind != Kind::Member {
+            connection.execute_batch(&format!("DROP TABLE {}", bucket.name))?;
+        }
+        Ok(())
     }
 
-    /// Compares the index, if there is one, with the keys of the members.
-    fn check_index(&mut self, members: &BTreeMap<String, u64>) -> Result<(), PlaintextError> {
-        self.remarks.has_index = self.states.iter().any(|(name, state)| *name == INDEX && state.is_some());
-        if !self.remarks.has_index {
-            return Ok(());
-        }
-        let mut indexed = BTreeSet::new();
-        for (key, message) in self.values(INDEX, None)? {
+    /// Compares the index with the keys of the members.
+    fn check_index(&mut self, connection: &Connection) -> Result<(), rusqlite::Error> {
+        connection.execute_batch("CREATE TABLE indexed (key TEXT PRIMARY KEY) WITHOUT ROWID")?;
+        let is_member = "SELECT 1 FROM UNIBUS_members WHERE key = ?1 AND value IS NOT NULL";
+        let mut is_member = connection.prepare(is_member)?;
+        let mut note = connection.prepare("INSERT OR IGNORE INTO indexed VALUES (?1)")?;
+        let of_index = format!("SELECT key, sequence FROM {INDEX} WHERE value IS NOT NULL");
+        let mut of_index = connection.prepare(&of_index)?;
+        let mut rows = of_index.query([])?;
+        while let Some(row) = rows.next()? {
+            let key = row.get_ref(0)?.as_str()?;
             let member = key.split_once('.').map(|(endpoint, room)| format!("{room}.{endpoint}"));
             match member {
-                Some(member) if members.contains_key(&member) => {
-                    indexed.insert(member);
+                Some(member) if is_member.exists([&member])? => {
+                    note.execute([&member])?;
                 }
-                _ => self.remarks.differs(place(INDEX, message.sequence), "`UNIBUS_members` has no such key"),
+                _ => {
+                    let at = Place { table: INDEX, row: row.get(1)? };
+                    self.remarks.differs(at, "`UNIBUS_members` has no such key");
+                }
             }
         }
-        for (member, sequence) in members {
-            if !indexed.contains(member) {
-                let at = place("UNIBUS_members", *sequence);
-                self.remarks.differs(at, "it is not in `UNIBUS_rooms_by_member`");
-            }
+        let missing = "SELECT sequence FROM UNIBUS_members WHERE value IS NOT NULL
+                       AND NOT EXISTS (SELECT 1 FROM indexed WHERE indexed.key = UNIBUS_members.key)";
+        let mut missing = connection.prepare(missing)?;
+        let mut rows = missing.query([])?;
+        while let Some(row) = rows.next()? {
+            let at = Place { table: "UNIBUS_members", row: row.get(0)? };
+            self.remarks.differs(at, "it is not in `UNIBUS_rooms_by_member`");
         }
         Ok(())
     }

@@ -114,41 +114,41 @@ impl OtherStreams {
         }
     }
 
-    /// All messages up to the last one of `state`. Fewer than that state counts are given only if the stream changes, or
-    /// is not there, meanwhile.
+    /// Hands over all messages up to the last one of `state`, one at a time; the same ones again if it has to begin anew.
+    /// Fewer than that state counts are given only if the stream changes, or is not there, meanwhile.
     ///
     /// # Errors
-    /// [`LogError`]; `Unreachable` if a server goes on giving fewer than there are.
-    pub(crate) fn read(
+    /// [`LogError`]; `Unreachable` if a server goes on giving fewer than there are; what `visit` gives.
+    pub(crate) fn read<E: From<LogError>>(
         &self,
         stream: &str,
         state: &StreamState,
-        told: &dyn Fn(),
-    ) -> Result<Vec<Message>, LogError> {
+        visit: &mut dyn FnMut(Message) -> Result<(), E>,
+    ) -> Result<(), E> {
         let begun = Instant::now();
-        let wanted = usize::try_from(state.messages).unwrap_or(usize::MAX);
+        let wanted = state.messages;
         loop {
-            let found = self.runtime.block_on(self.read_once(stream, state, told))?;
+            let found = self.runtime.block_on(self.read_once(stream, state, visit))?;
             // A consumer may live on a server that is behind the others.
-            if found.len() >= wanted || !self.state(stream)?.is_some_and(|now| now.is_same(state)) {
-                return Ok(found);
+            if found >= wanted || !self.state(stream)?.is_some_and(|now| now.is_same(state)) {
+                return Ok(());
             }
             if begun.elapsed() >= PATIENCE {
-                let why = format!("only {} of {wanted} messages of {stream} are given", found.len());
-                return Err(unreachable(&why, begun.elapsed()));
+                let why = format!("only {found} of {wanted} messages of {stream} are given");
+                return Err(unreachable(&why, begun.elapsed()).into());
             }
             self.runtime.block_on(tokio::time::sleep(PAUSE));
         }
     }
 
     /// An ordered consumer numbers what it gives, and is made anew behind the last message when a number is missing.
-    async fn read_once(
+    async fn read_once<E: From<LogError>>(
         &self,
         stream: &str,
         state: &StreamState,
-        told: &dyn Fn(),
-    ) -> Result<Vec<Message>, LogError> {
-        let mut found = Vec::new();
+        visit: &mut dyn FnMut(Message) -> Result<(), E>,
+    ) -> Result<u64, E> {
+        let mut found = 0_u64;
         if state.messages == 0 {
             return Ok(found);
         }
@@ -165,13 +165,13 @@ impl OtherStreams {
         loop {
             let message = match tokio::time::timeout(PATIENCE, messages.next()).await {
                 Ok(Some(Ok(message))) => message,
-                Ok(Some(Err(error))) => return Err(failed(error.to_string())),
-                Ok(None) => return Err(failed("the consumer has ended".to_owned())),
-                Err(_) => return Err(failed("no message in time".to_owned())),
+                Ok(Some(Err(error))) => return Err(failed(error.to_string()).into()),
+                Ok(None) => return Err(failed("the consumer has ended".to_owned()).into()),
+                Err(_) => return Err(failed("no message in time".to_owned()).into()),
             };
             let (sequence, pending) = match message.info() {
                 Ok(info) => (info.stream_sequence, info.pending),
-                Err(error) => return Err(failed(error.to_string())),
+                Err(error) => return Err(failed(error.to_string()).into()),
             };
             if sequence <= state.last {
                 let is_removed = message.headers.as_ref().is_some_and(|headers| {
@@ -181,8 +181,8 @@ impl OtherStreams {
                 });
                 let async_nats::Message { subject, payload, .. } = message.message;
                 let value = (!is_removed).then_some(payload);
-                found.push(Message { sequence, subject: subject.to_string(), value });
-                told();
+                visit(Message { sequence, subject: subject.to_string(), value })?;
+                found = found.saturating_add(1);
             }
             if pending == 0 || sequence >= state.last {
                 return Ok(found);

@@ -64,7 +64,7 @@ pub(super) fn connect(
 
 /// Hands the raw key over in a buffer of ours, which is wiped: as SQL text it would stay in freed heap memory.
 #[expect(unsafe_code, reason = "rusqlite has no safe call for sqlite3_key_v2")]
-fn give_key(connection: &Connection, key: &[u8; 32]) -> Result<(), rusqlite::Error> {
+pub(super) fn give_key(connection: &Connection, key: &[u8; 32]) -> Result<(), rusqlite::Error> {
     let text = raw_key_text(key);
     let length = std::ffi::c_int::try_from(text.len()).unwrap_or_default();
     // SAFETY: the handle is open for the length of the borrow, the name is a C string literal, and the pointer
