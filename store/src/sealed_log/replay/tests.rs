@@ -44,6 +44,28 @@ fn a_log_is_read_when_all_is_there_that_the_server_counts() {
 }
 
 #[test]
+fn a_name_that_was_written_anew_between_the_count_and_the_reading_is_not_missing() {
+    let shared = read();
+    let mut end = end(3, 4);
+    // The server has counted up to 3; what stood at 2 or 3 under another name came again at 4 before it was read.
+    let user = |number| {
+        let id = crate::record::RecordId::User(fixture::sign(number));
+        let bytes = Some(fixture::bytes(&id, 1));
+        item(Content::Record { id, bytes })
+    };
+    shared.take_own(3, vec![(user(1), [3; 20])]).unwrap();
+    assert!(!end.is_reached(&shared, Duration::from_secs(60)).unwrap());
+    assert!(end.said.is_none(), "the server counts again");
+    shared.take_own(4, vec![(user(2), [4; 20])]).unwrap();
+    end.said = self::end(4, 4).said;
+    assert!(end.is_reached(&shared, Duration::from_secs(60)).unwrap());
+    // What goes on missing is missing.
+    end.said = self::end(4, 5).said;
+    let error = end.is_reached(&shared, Duration::ZERO).unwrap_err();
+    assert!(error.to_string().contains("counts 5 entries, 4"), "{error}");
+}
+
+#[test]
 fn a_log_whose_last_entries_do_not_come_is_not_taken_for_an_older_one() {
     let shared = read();
     let mut end = end(3, 3);
