@@ -10,5 +10,7 @@ mod node;
 mod plain;
 #[path = "evict/refusals.rs"]
 mod refusals;
+#[path = "evict/speed.rs"]
+mod speed;
 #[path = "evict/tool.rs"]
 mod tool;

@@ -8,6 +8,7 @@
 //! | `kill` | the process ends as by `kill -9` |
 //! | `full` | the step fails as on a full disk |
 //! | `stop` | the process stops as by `kill -STOP`, until it is let go on |
+//! | `slow` | the step takes two seconds longer |
 //! | anything else | the step fails as on a disk that is broken |
 
 use std::io;
@@ -50,6 +51,11 @@ fn end(wanted: Option<&str>) -> io::Result<()> {
         Some("stop") => {
             let own = rustix::process::getpid();
             rustix::process::kill_process(own, rustix::process::Signal::STOP).map_err(io::Error::from)
+        }
+        Some("slow") => {
+            // A wake-up that is not meant may cut it short.
+            std::thread::park_timeout(std::time::Duration::from_secs(2));
+            Ok(())
         }
         Some("full") => Err(io::Error::from(io::ErrorKind::StorageFull)),
         _ => Err(io::Error::other("a test broke it")),

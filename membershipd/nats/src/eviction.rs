@@ -64,6 +64,9 @@ pub struct Progress {
     pub elapsed_ms: u64,
     /// Milliseconds until nats-server was up again.
     pub up_ms: Option<u64>,
+    /// Milliseconds until nothing spoke against it any more; from then on it is looked at for some seconds.
+    #[serde(default)]
+    pub whole_ms: Option<u64>,
     /// Messages that the server holds.
     pub messages: u64,
     /// Messages that it has to hold.
@@ -76,7 +79,16 @@ impl Progress {
     /// One that begins.
     #[must_use]
     pub const fn begin(operation: String) -> Self {
-        Self { operation, step: Step::Wiping, elapsed_ms: 0, up_ms: None, messages: 0, of: 0, why: None }
+        Self {
+            operation,
+            step: Step::Wiping,
+            elapsed_ms: 0,
+            up_ms: None,
+            whole_ms: None,
+            messages: 0,
+            of: 0,
+            why: None,
+        }
     }
 
     /// The same, over.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 mod wipe;
 
-pub use wipe::{DOOMED, WIPED, Wiped};
+pub use wipe::{DOOMED, Places, WIPED, Wiped};
 
 use unibus_keyfile::durable::{self, LockFile, Sync};
 use unibus_keyfile::error::KeyError;

@@ -207,12 +207,14 @@ impl Evictor {
             let view = inner.well().await?;
             inner.nothing_would_be_lost(&folder, &view)?;
         }
+        reach("evict::ask")?;
         let consent = inner.consent.ask(inner.wanted.saturating_sub(1), CONSENT).await;
         if request.only_check || consent.is_err() {
             // Some may have consented, and would wait for nothing.
             inner.consent.over().await;
         }
         consent?;
+        reach("evict::granted")?;
         Ok(Prepared::Ready { begun, key, again })
     }
 }
@@ -289,7 +291,11 @@ impl Inner {
         let wiped = Wiped::new(&request.operation, now).map_err(|error| error.to_string())?;
         reach("evict::wipe")?;
         let (inner, of_wipe) = (Arc::clone(self), wiped.clone());
-        let done = tokio::task::spawn_blocking(move || inner.server.supervisor.wipe(&of_wipe, key)).await;
+        let done = tokio::task::spawn_blocking(move || {
+            let places = unibus_store::failpoint::reach;
+            inner.server.supervisor.wipe(&of_wipe, key, places)
+        })
+        .await;
         done.map_err(|error| error.to_string())?.map_err(|error| chain(&*error))?;
         reach("evict::wiped")?;
         Ok(wiped)
@@ -302,13 +308,22 @@ impl Inner {
             progress.up_ms = Some(millis(began.elapsed()));
         });
         let (mut gate, mut renewed) = (Gate::new(self.wanted), Instant::now());
+        reach("evict::catching")?;
         loop {
             let view = self.system.look(self.wanted, LOOK).await;
             self.count(&view);
             match gate.take(view, Instant::now()) {
                 Verdict::Open => break,
-                Verdict::Settling => self.note(|progress, _| progress.why = None),
-                Verdict::Doubt(why) => self.note(|progress, _| progress.why = Some(why)),
+                Verdict::Settling => self.note(|progress, began| {
+                    progress.whole_ms.get_or_insert_with(|| millis(began.elapsed()));
+                    progress.why = None;
+                }),
+                Verdict::Doubt(why) => self.note(|progress, began| {
+                    if progress.why.as_ref() != Some(&why) {
+                        tracing::info!(elapsed_ms = millis(began.elapsed()), "the eviction waits: {why}");
+                    }
+                    (progress.whole_ms, progress.why) = (None, Some(why));
+                }),
             }
             if renewed.elapsed() >= RENEW {
                 renewed = Instant::now();

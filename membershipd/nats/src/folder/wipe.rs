@@ -26,6 +26,9 @@ const HEAD: &str = "unibus-nats-wiped 1";
 /// Longest name of an operation, in bytes.
 const MAX_OPERATION: usize = 64;
 
+/// Is told the place that a wipe has come to, and fails it there: what a test does. Nothing else does.
+pub type Places = fn(&'static str) -> std::io::Result<()>;
+
 /// What is known of the last wipe of a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -91,11 +94,17 @@ impl Folder {
         &self,
         wiped: &Wiped,
         server_key: Option<&(Cipher, ServerKey)>,
+        places: Places,
     ) -> Result<(), NatsError> {
         if self.is_in_use()? {
             return Err(NatsError::Locked { path: self.child_lock() });
         }
+        let reach = |step, place| {
+            let failed = |source| NatsError::Folder { step, path: self.path().to_owned(), source };
+            places(place).map_err(failed)
+        };
         self.remove_doomed()?;
+        reach("wipe", "evict::ended")?;
         let streams = self.path().join(STREAMS);
         let doomed = self.path().join(format!("{DOOMED}{STREAMS}"));
         match durable::take_name(&streams, &doomed) {
@@ -104,7 +113,18 @@ impl Folder {
             Err(error) => return Err(of_file(error)),
         }
         sync_dir(self.path()).map_err(of_file)?;
+        reach("wipe", "evict::doomed")?;
+        // One account, and then the others.
+        if let Some(first) = folders(&doomed)?.first() {
+            fs::remove_dir_all(first).map_err(|source| NatsError::Folder {
+                step: "remove",
+                path: first.clone(),
+                source,
+            })?;
+        }
+        reach("wipe", "evict::removing")?;
         self.remove_doomed()?;
+        reach("note the wipe of", "evict::removed")?;
         // The key before the wipe: an operation that was noted is not done again, and its key would be left out.
         self.note(&Made::with(server_key))?;
         self.note_wiped(wiped)
@@ -190,6 +210,8 @@ mod tests {
     use super::*;
     use crate::folder::{LOCK, MARKER};
 
+    const NOWHERE: Places = |_| Ok(());
+
     fn filled() -> (tempfile::TempDir, Folder) {
         let top = tempfile::tempdir().unwrap();
         let folder = Folder::take(top.path()).unwrap();
@@ -205,7 +227,7 @@ mod tests {
         let (top, folder) = filled();
         assert_eq!(folder.streams().unwrap(), [("CONTROL".to_owned(), "KV_x".to_owned())]);
         let mut wiped = Wiped::new("op-1", 7).unwrap();
-        folder.wipe(&wiped, None).unwrap();
+        folder.wipe(&wiped, None, NOWHERE).unwrap();
         assert_eq!(folder.wiped().as_ref(), Some(&wiped));
         assert!(!top.path().join("jetstream").exists() && folder.streams().unwrap().is_empty());
         assert!(top.path().join(LOCK).exists() && top.path().join(MARKER).exists());
@@ -213,7 +235,7 @@ mod tests {
         folder.note_wiped(&wiped).unwrap();
         assert_eq!(folder.wiped(), Some(wiped.clone()));
         // An empty folder is wiped as well.
-        folder.wipe(&wiped, None).unwrap();
+        folder.wipe(&wiped, None, NOWHERE).unwrap();
     }
 
     #[test]
@@ -233,7 +255,7 @@ mod tests {
     fn a_folder_that_a_server_runs_on_is_not_wiped() {
         let (top, folder) = filled();
         let child = super::super::lock(&folder.child_lock()).unwrap();
-        let refused = folder.wipe(&Wiped::new("op", 1).unwrap(), None).unwrap_err();
+        let refused = folder.wipe(&Wiped::new("op", 1).unwrap(), None, NOWHERE).unwrap_err();
         assert!(matches!(refused, NatsError::Locked { .. }), "{refused:?}");
         assert!(top.path().join("jetstream/CONTROL/streams/KV_x/msgs/1.blk").exists());
         drop(child);

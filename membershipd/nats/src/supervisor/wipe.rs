@@ -2,11 +2,12 @@
 
 use std::cell::Cell;
 use std::sync::{Arc, PoisonError, mpsc};
+use std::time::Instant;
 
 use super::{Run, State, Supervisor};
 use crate::config::{Cipher, ServerKey};
 use crate::error::NatsError;
-use crate::folder::{Folder, Wiped};
+use crate::folder::{Folder, Places, Wiped};
 
 /// Tells how a wipe went.
 type Tell = mpsc::Sender<Result<(), Arc<NatsError>>>;
@@ -18,6 +19,8 @@ pub(super) type Waits = Cell<Option<Tell>>;
 pub(super) struct Order {
     wiped: Wiped,
     server_key: Option<(Cipher, ServerKey)>,
+    places: Places,
+    at: Instant,
     tell: Tell,
 }
 
@@ -28,7 +31,12 @@ impl Supervisor {
     ///
     /// # Errors
     /// Why it was not wiped, or not started again. A wipe that began goes on, also after a crash.
-    pub fn wipe(&self, wiped: &Wiped, server_key: Option<(Cipher, ServerKey)>) -> Result<(), Arc<NatsError>> {
+    pub fn wipe(
+        &self,
+        wiped: &Wiped,
+        server_key: Option<(Cipher, ServerKey)>,
+        places: Places,
+    ) -> Result<(), Arc<NatsError>> {
         let gone = || Arc::new(NatsError::Guard { why: "the supervisor has ended".into() });
         let (tell, told) = mpsc::channel();
         {
@@ -37,7 +45,7 @@ impl Supervisor {
                 let problem = "nats-server is not ready".into();
                 return Err(Arc::new(NatsError::Setting { setting: "the wipe", problem }));
             }
-            inner.order = Some(Order { wiped: wiped.clone(), server_key, tell });
+            inner.order = Some(Order { wiped: wiped.clone(), server_key, places, at: Instant::now(), tell });
             if let Some(interrupt) = &inner.interrupt {
                 interrupt.now();
             }
@@ -59,9 +67,11 @@ impl Run {
             status.state = State::Wiping;
             status.pid = None;
         });
-        match self.folder.wipe(&order.wiped, order.server_key.as_ref()) {
+        let ended = order.at.elapsed();
+        match self.folder.wipe(&order.wiped, order.server_key.as_ref(), order.places) {
             Ok(()) => {
-                tracing::warn!(operation = %order.wiped.operation, "wiped the folder of nats-server; it starts with nothing");
+                let (ended_ms, wiped_ms) = (ended.as_millis(), order.at.elapsed().as_millis());
+                tracing::warn!(operation = %order.wiped.operation, ended_ms, wiped_ms, "wiped the folder of nats-server; it starts with nothing");
                 self.options.launch.config.jetstream_cipher = order.server_key;
                 self.shared.set(|status| status.state = State::Starting);
                 Some(order.tell)

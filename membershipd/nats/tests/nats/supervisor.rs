@@ -307,7 +307,7 @@ fn a_server_that_is_wiped_starts_with_nothing_and_with_another_key() {
     let supervisor = bench.supervise().unwrap();
     bench.fill();
     let wiped = Wiped::new("op", 5).unwrap();
-    supervisor.wipe(&wiped, Some((Cipher::Aes, key(2)))).unwrap();
+    supervisor.wipe(&wiped, Some((Cipher::Aes, key(2))), |_| Ok(())).unwrap();
     assert_eq!(bench.messages(), None);
     let folder = supervisor.folder().unwrap();
     assert_eq!(folder.wiped(), Some(wiped.clone()));
@@ -319,7 +319,7 @@ fn a_server_that_is_wiped_starts_with_nothing_and_with_another_key() {
     assert!(status.is_ready(), "{status:?}");
     assert_eq!(bench.messages(), Some(1));
     supervisor.stop();
-    assert!(supervisor.wipe(&wiped, None).is_err());
+    assert!(supervisor.wipe(&wiped, None, |_| Ok(())).is_err());
     assert!(bench.files().iter().any(|(path, _)| path.ends_with("1.blk")), "a stopped one was wiped");
 }
 
