@@ -1,6 +1,10 @@
 //! `rotate epoch`, `resume`, `abort` on a database that no daemon serves; `verify receipt:`.
 
 use serde_json::Value;
+use unibus_keyfile::durable::Sync;
+use unibus_keyfile::id::UnixTime;
+use unibus_keyfile::node_key::NodeKeyFile;
+use unibus_keyfile::witness::{Witness, WitnessSealer};
 
 use crate::world::World;
 
@@ -105,6 +109,28 @@ fn what_the_preflight_refuses_changes_nothing() {
     // A dry run says what it would do, and does not do it.
     world.run(&format!("rotate epoch {STORE} --no-drill --dry-run")).expect(0);
     assert!(world.listing() == before);
+}
+
+/// Says in the witness that the last drill was so many days ago.
+fn drilled_before(world: &World, days: u64) {
+    let (state, own) = (world.path("data/state"), NodeKeyFile::load(&world.path("keys/alpha.key")).unwrap());
+    let mut witness = Witness::load(&state, &own).unwrap().unwrap();
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    witness.last_drill = Some(UnixTime::from_seconds(now - days * 86_400));
+    witness.store(&state, &WitnessSealer::new(own.slots().first().unwrap()), Sync::Later).unwrap();
+}
+
+#[test]
+fn a_drill_of_more_than_thirty_days_ago_does_not_count_any_more() {
+    let world = drilled();
+    drilled_before(&world, 31);
+    let before = world.listing();
+    let run = world.run(&format!("rotate epoch {STORE} --yes")).expect(2);
+    assert!(run.stderr.contains("UB-M023") && run.stderr.contains("more than 30 days ago"), "{}", run.stderr);
+    assert!(run.stderr.contains("--no-drill"), "{}", run.stderr);
+    assert!(world.listing() == before);
+    drilled_before(&world, 29);
+    world.run(&format!("rotate epoch {STORE} --yes")).expect(0);
 }
 
 #[test]
