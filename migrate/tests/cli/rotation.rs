@@ -4,6 +4,7 @@ use serde_json::Value;
 use unibus_keyfile::durable::Sync;
 use unibus_keyfile::id::UnixTime;
 use unibus_keyfile::node_key::NodeKeyFile;
+use unibus_keyfile::receipt::RECEIPT_LABEL;
 use unibus_keyfile::witness::{Witness, WitnessSealer};
 
 use crate::world::World;
@@ -78,6 +79,53 @@ fn an_epoch_is_rotated_by_its_plan_and_the_receipt_is_verified_without_a_key() {
     std::fs::write(world.path("cut.json"), &text.as_bytes()[..text.len() / 2]).unwrap();
     assert_eq!(run(&format!("verify receipt:cut.json --cluster {pin}")).0, 4);
     assert_eq!(run(&format!("verify receipt:none.json --cluster {pin}")).0, 2);
+}
+
+/// The receipt, signed anew with the node key of that file.
+fn signed_anew(mut receipt: Value, own: &NodeKeyFile) -> Value {
+    let slot = own.slots().first().unwrap();
+    let text = receipt["receipt"].to_string();
+    let signature = slot.signing().sign(RECEIPT_LABEL, text.as_bytes());
+    let hex = |bytes: &[u8]| Value::from(data_encoding::HEXLOWER.encode(bytes));
+    receipt["signature"]["key"] = hex(&slot.signing().public());
+    receipt["signature"]["signature"] = hex(&signature);
+    receipt
+}
+
+#[test]
+fn a_receipt_that_is_changed_and_signed_anew_is_refused_whoever_signs_it() {
+    let world = drilled();
+    world.run(&format!("rotate epoch {STORE} --yes --receipt r.json")).expect(0);
+    let (pin, key) = (pin(&world), |name: &str| NodeKeyFile::load(&world.path(name)).unwrap());
+    let receipt: Value =
+        serde_json::from_str(&std::fs::read_to_string(world.path("r.json")).unwrap()).unwrap();
+    let verify = |receipt: &Value| {
+        std::fs::write(world.path("anew.json"), receipt.to_string()).unwrap();
+        let output =
+            world.command_without_key(&format!("verify receipt:anew.json --cluster {pin}")).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (alpha, beta, stranger) = (key("keys/alpha.key"), key("keys/beta.key"), key("other/alpha.key"));
+    assert_eq!(verify(&signed_anew(receipt.clone(), &alpha)).0, 0, "unchanged, it holds");
+    for signer in [&beta, &stranger] {
+        let (code, said) = verify(&signed_anew(receipt.clone(), signer));
+        assert!([4, 6].contains(&code), "{code}: {said}");
+    }
+    let changes: [(&str, Value); 5] = [
+        ("/receipt/counts/records", 1.into()),
+        ("/receipt/counts/entries", 1.into()),
+        ("/receipt/to", 3.into()),
+        ("/receipt/retained", true.into()),
+        ("/receipt/documents/censuses", Value::Array(Vec::new())),
+    ];
+    for (field, value) in changes {
+        let mut changed = receipt.clone();
+        *changed.pointer_mut(field).unwrap() = value;
+        for signer in [&alpha, &beta, &stranger] {
+            let (code, said) = verify(&signed_anew(changed.clone(), signer));
+            assert!([4, 6].contains(&code), "{field}: {code}: {said}");
+        }
+    }
 }
 
 #[test]
