@@ -84,11 +84,11 @@ fn an_epoch_is_rotated_by_its_plan_and_the_receipt_is_verified_without_a_key() {
 /// The receipt, signed anew with the node key of that file.
 fn signed_anew(mut receipt: Value, own: &NodeKeyFile) -> Value {
     let slot = own.slots().first().unwrap();
-    let text = receipt["receipt"].to_string();
+    let text = receipt.get("receipt").unwrap().to_string();
     let signature = slot.signing().sign(RECEIPT_LABEL, text.as_bytes());
     let hex = |bytes: &[u8]| Value::from(data_encoding::HEXLOWER.encode(bytes));
-    receipt["signature"]["key"] = hex(&slot.signing().public());
-    receipt["signature"]["signature"] = hex(&signature);
+    *receipt.pointer_mut("/signature/key").unwrap() = hex(&slot.signing().public());
+    *receipt.pointer_mut("/signature/signature").unwrap() = hex(&signature);
     receipt
 }
 
