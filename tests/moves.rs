@@ -10,6 +10,8 @@ mod crash;
 mod lossy;
 #[path = "moves/three_live.rs"]
 mod three_live;
+#[path = "moves/three_stopped.rs"]
+mod three_stopped;
 #[expect(dead_code, reason = "other tests use more of it")]
 #[path = "kv_migrate/world.rs"]
 mod world;

@@ -1,6 +1,7 @@
 //! A node of the sealed log as it runs: nats-server, if it is ours, and the open log above it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use unibus_nats::{
@@ -18,6 +19,9 @@ use super::{
     has_streams, list,
 };
 use crate::{error::DaemonError, posture::Waiting};
+
+/// Time between two looks whether an import has ended.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// A running node.
 #[derive(Debug)]
@@ -70,7 +74,7 @@ pub async fn open(
     waiting.opening("the log is opened");
     let told = Arc::clone(waiting);
     let log = log.progress(Arc::new(move |event| tell(&told, event)));
-    let opened = open_log(log, server.as_ref(), stop).await;
+    let opened = open_whole(&log, server.as_ref(), waiting, stop).await;
     let end = match opened {
         Some(Ok(log)) => {
             let log = Arc::new(log);
@@ -93,6 +97,29 @@ pub async fn open(
         in_background(move || server.stop()).await?;
     }
     end
+}
+
+/// Opens the log when no import is under way any more: the tool that finishes one needs this node's server.
+async fn open_whole(
+    options: &LogOptions,
+    server: Option<&Arc<Supervisor>>,
+    waiting: &Waiting,
+    stop: &CancellationToken,
+) -> Option<Result<SealedLog, DaemonError>> {
+    let mut is_told = false;
+    loop {
+        let opened = open_log(options.clone(), server, stop).await;
+        let Some(Err(DaemonError::Log(error))) = &opened else { return opened };
+        if !matches!(**error, LogError::HalfImported) {
+            return opened;
+        }
+        if !is_told {
+            tracing::warn!(code = error.code(), "waiting: {error}; {}", error.hint().unwrap_or_default());
+            is_told = true;
+        }
+        waiting.unproven(&error.to_string());
+        unless_stopped(stop, tokio::time::sleep(LOOK_AGAIN)).await?;
+    }
 }
 
 async fn open_log(
@@ -148,7 +175,7 @@ fn tell(waiting: &Waiting, event: &BootEvent) {
         }
         BootEvent::NotWrapped { why, waited } => {
             tracing::warn!(waited_s = waited.as_secs(), "waiting: {why}");
-            waiting.not_enrolled(why);
+            waiting.unproven(why);
         }
         BootEvent::Published { document, version } => {
             tracing::info!(document, version, "published in the log");

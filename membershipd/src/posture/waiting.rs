@@ -42,8 +42,8 @@ impl Waiting {
         *self.said.write().unwrap_or_else(PoisonError::into_inner) = (AtRestState::NoQuorum, why.to_owned());
     }
 
-    /// Says that there is a majority, and that another node has to let this one in.
-    pub fn not_enrolled(&self, why: &str) {
+    /// Says that there is a majority, and what it waits for: another node has to let this one in, or an import to end.
+    pub fn unproven(&self, why: &str) {
         *self.said.write().unwrap_or_else(PoisonError::into_inner) = (AtRestState::Unproven, why.to_owned());
     }
 

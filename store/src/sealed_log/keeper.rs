@@ -88,7 +88,8 @@ impl Keeper {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).failed.clone()
     }
 
-    /// Writes the witness of the view as it stands. Only a view that agrees with the log is witnessed.
+    /// Writes the witness of the view as it stands. Only a view that agrees with the log, and is no part of an import, is
+    /// witnessed.
     ///
     /// # Errors
     /// [`WitnessError::File`].
@@ -98,7 +99,8 @@ impl Keeper {
         }
         let (sequence, digest) = {
             let state = self.shared.state();
-            if !state.is_settled() {
+            // What is half imported is nobody's state yet: it is finished from where it stands, or begun anew.
+            if !state.is_settled() || state.import_open() {
                 return Ok(());
             }
             (Sequence(state.sequence()), state.digest())

@@ -1,12 +1,14 @@
 //! Which views are witnessed, and what becomes of a witness that cannot be written.
 
 use unibus_keyfile::digest::StateDigest;
+use unibus_keyfile::id::Epoch;
 
 use super::*;
 use crate::backend::Backend as _;
-use crate::sealed_log::entry::Content;
+use crate::sealed_log::entry::{Content, Opened};
 use crate::sealed_log::fixture::{self, Home, Site};
 use crate::sealed_log::options::Access;
+use crate::sealed_log::view::Item;
 use crate::sealed_log::writer::Work;
 use crate::store::PostureState;
 
@@ -32,6 +34,23 @@ fn a_view_on_its_way_between_two_states_is_not_witnessed() {
     shared.take_own(4, vec![(fixture::beat(StateDigest::EMPTY), [4; 20])]).unwrap();
     keeper.write(Sync::Later).unwrap();
     assert_eq!(seen(), Sequence(4));
+}
+
+#[test]
+fn a_part_of_an_import_is_not_witnessed() {
+    let (site, folder) = (Site::new(), tempfile::tempdir().unwrap());
+    let shared = Arc::new(site.shared(None));
+    let keeper = keeper(&site, &shared, folder.path());
+    let mark = |open| {
+        let (content, digest_after) = (Content::Import { open }, StateDigest::EMPTY);
+        Item::Entry(Opened { content, digest_after, epoch: Epoch::FIRST, hash: None })
+    };
+    shared.take_own(1, vec![(mark(true), [1; 20])]).unwrap();
+    keeper.write(Sync::Later).unwrap();
+    assert!(Witness::load(folder.path(), &site.own).unwrap().is_none());
+    shared.take_own(2, vec![(mark(false), [2; 20])]).unwrap();
+    keeper.write(Sync::Later).unwrap();
+    assert_eq!(Witness::load(folder.path(), &site.own).unwrap().unwrap().sequence, Sequence(2));
 }
 
 #[test]
