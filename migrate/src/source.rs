@@ -90,12 +90,18 @@ impl FromStr for SampleOut {
     type Err = StoreUrlError;
 
     fn from_str(text: &str) -> Result<Self, StoreUrlError> {
-        if !text.starts_with("kv-plain:") {
-            return Ok(Self::File(PathBuf::from(text)));
-        }
-        match text.parse()? {
+        let url: StoreUrl = match text.parse() {
+            Ok(url) => url,
+            // The name of a file, whatever is in it.
+            Err(StoreUrlError::NoScheme { .. } | StoreUrlError::UnknownScheme { .. }) => {
+                return Ok(Self::File(PathBuf::from(text)));
+            }
+            Err(error) => return Err(error),
+        };
+        match url {
             StoreUrl::KvPlain(servers) => Ok(Self::Buckets(servers)),
-            url => Ok(Self::File(PathBuf::from(url.to_string()))),
+            StoreUrl::Sqlite(path) => Ok(Self::File(path)),
+            url => Err(StoreUrlError::Sealed { url: url.to_string() }),
         }
     }
 }
@@ -205,6 +211,12 @@ pub enum StoreUrlError {
         /// What stood before the colon.
         scheme: String,
     },
+    /// A sample is plaintext, and goes nowhere else.
+    #[error("`{url}` is no place for a sample: name a file, or buckets as `kv-plain:nats://HOST:PORT`")]
+    Sealed {
+        /// What was named.
+        url: String,
+    },
 }
 
 const SCHEMES: &str = "sqlcipher:, sqlite:, kv:, kv-plain: and snapshot:";
@@ -286,6 +298,20 @@ mod tests {
         assert!(matches!("a.db".parse::<StoreUrl>(), Err(StoreUrlError::NoScheme { .. })));
         assert!(matches!("nats://x".parse::<StoreUrl>(), Err(StoreUrlError::UnknownScheme { .. })));
         assert!(matches!("sqlite:".parse::<StoreUrl>(), Err(StoreUrlError::NoPath { .. })));
+    }
+
+    #[test]
+    fn a_sample_goes_to_a_file_under_its_name_or_its_url_and_nowhere_sealed() {
+        let out = |text: &str| text.parse::<SampleOut>();
+        for text in ["old.db", "sqlite:old.db"] {
+            assert_eq!(out(text).unwrap(), SampleOut::File("old.db".into()));
+        }
+        assert_eq!(out("a:b.db").unwrap(), SampleOut::File("a:b.db".into()));
+        assert!(matches!(out("kv-plain:nats://a").unwrap(), SampleOut::Buckets(_)));
+        for text in ["sqlcipher:new.db", "kv:nats://a", "snapshot:s"] {
+            assert!(matches!(out(text), Err(StoreUrlError::Sealed { .. })), "{text}");
+        }
+        assert!(matches!(out("kv-plain:x"), Err(StoreUrlError::NoServers { .. })));
     }
 
     #[test]

@@ -140,7 +140,7 @@ pub struct SampleArgs {
     /// Number of rooms
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=10_000_000))]
     pub rooms: u32,
-    /// The database to write, or `kv-plain:nats://HOST:PORT[,...]` for buckets; refused if it exists
+    /// The database to write (FILE or `sqlite:FILE`), or `kv-plain:nats://HOST:PORT[,...]` for buckets; refused if it exists
     #[arg(long, value_name = "FILE")]
     pub out: SampleOut,
     /// Servers that keep each bucket: 1 or 3
